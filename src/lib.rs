@@ -1,1 +1,9 @@
 //! Tidegate
+pub mod engine;
+pub mod model;
+pub mod claims;
+pub mod snapshot;
+pub mod spec;
+pub mod translate;
+#[cfg(test)]
+mod testkit;
