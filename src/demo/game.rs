@@ -192,12 +192,11 @@ impl Arcade {
     pub async fn reconcile(&mut self, wanted: &[(String, SocketAddr)]) -> Changes {
         let mut changes = Changes::default();
         let wanted: BTreeSet<_> = wanted.iter().collect();
-        let gone = self
-            .games
-            .extract_if(.., |key, game| {
-                !wanted.contains(key) || game.ended.try_recv() != Err(oneshot::error::TryRecvError::Empty)
-            })
-            .collect::<Vec<_>>();
+        // A server whose thread has ended by itself hears nothing any more, and is started again.
+        let (kept, gone): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.games)
+            .into_iter()
+            .partition(|(key, game)| wanted.contains(key) && !game.stop.is_closed());
+        self.games = kept;
         let gone = gone.into_iter().map(|((name, _), game)| {
             drop(game.stop);
             (name, game.address, game.ended)
@@ -372,10 +371,11 @@ async fn play(mut socket: WebSocket, world: Arc<World>, mut stop: watch::Receive
                 Err(broadcast::error::RecvError::Lagged(_)) => Turn::Resync,
                 Err(broadcast::error::RecvError::Closed) => Turn::End(None),
             },
-            _ = beat.tick() => match heard.elapsed() > SILENCE {
-                true => Turn::End(Some(why(close_code::POLICY, "nothing heard for too long"))),
+            _ = beat.tick() => if heard.elapsed() > SILENCE {
+                Turn::End(Some(why(close_code::POLICY, "nothing heard for too long")))
+            } else {
                 // A ping of the protocol is answered by a browser even when its tab sleeps.
-                false => Turn::Send(Message::Ping(Bytes::new())),
+                Turn::Send(Message::Ping(Bytes::new()))
             },
             _ = stop.changed() => Turn::End(Some(why(close_code::AWAY, "this server is stopping"))),
         };
