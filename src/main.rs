@@ -1,1 +1,2 @@
+//! Tidegate
 fn main() {}

@@ -17,7 +17,8 @@ use crate::model::Gateway;
 /// The name of a resource on the wire.
 pub type Name = Arc<str>;
 
-/// The number of a change. Each change of each key has its own; 0 is before all of them.
+/// The number of a change. Each change of each key has its own. An empty snapshot is at 1: a reader at
+/// 0 has seen nothing, not even that there is nothing.
 pub type Revision = u64;
 
 /// The types that are kept. (The one RDS table is made of scopes when somebody asks for it.)
@@ -175,12 +176,18 @@ pub struct Applied {
 }
 
 /// All resources. One writer; a reader takes clones of what it sends, which share the bytes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Snapshot {
     revision: Revision,
     floor: Revision,
     clusters: Shelf,
     scopes: Shelf,
+}
+
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self { revision: 1, floor: 0, clusters: Shelf::default(), scopes: Shelf::default() }
+    }
 }
 
 impl Snapshot {
@@ -344,7 +351,7 @@ mod tests {
         let mut snapshot = Snapshot::default();
         snapshot.apply([put("a", "1"), put("b", "1"), put("a", "2"), put("a", "3")]);
         assert_eq!(changed(&snapshot, 0), ["b", "a"]);
-        assert_eq!(changed(&snapshot, 2), ["a"]);
+        assert_eq!(changed(&snapshot, 3), ["a"]);
         assert_eq!(changed(&snapshot, snapshot.revision()), [""; 0]);
     }
 
@@ -365,7 +372,7 @@ mod tests {
         snapshot.compact(snapshot.revision());
         assert_eq!((lost(&snapshot, "x"), snapshot.tombstones()), (vec![], 0));
         assert!(!snapshot.scopes.entries.contains_key("a"));
-        assert_eq!(snapshot.floor(), 3);
+        assert_eq!(snapshot.floor(), 4);
     }
 
     #[test]

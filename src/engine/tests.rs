@@ -147,7 +147,7 @@ fn a_drain_changes_one_scope_and_no_cluster() {
     let drained = server_with("a", &["a.x"], |server| server.desired.mode = Mode::Draining { redirect: None });
     let (_, applied) = run(&mut engine, &mut snapshot, [Event::Upsert(drained)]);
     assert_eq!((applied.upserted, applied.removed), (1, 0));
-    assert_eq!(snapshot.changed_since(Kind::Scope, 2).count(), 1);
+    assert_eq!(snapshot.changed_since(Kind::Scope, 3).count(), 1);
 }
 
 #[test]
