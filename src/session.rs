@@ -313,6 +313,8 @@ impl Channel {
 pub struct Session {
     node: Option<Node>,
     stream: u64,
+    /// This Envoy refused something on an earlier stream.
+    suspect: bool,
     nonce: u64,
     clusters: Channel,
     scopes: Channel,
@@ -327,6 +329,7 @@ impl Session {
         Self {
             node: None,
             stream,
+            suspect: false,
             nonce: 0,
             clusters: Channel::default(),
             scopes: Channel::default(),
@@ -338,6 +341,13 @@ impl Session {
     /// Who is at the other end, once it has said so.
     pub fn node(&self) -> Option<&Node> {
         self.node.as_ref()
+    }
+
+    /// Says, before the first request, that this Envoy refused a response on an earlier stream. Of such a
+    /// response it may hold parts that it does not tell of, so its claims are not believed, and nothing
+    /// that is sent to it may look like what it half took.
+    pub fn suspect(&mut self) {
+        self.suspect = true;
     }
 
     /// True when the stream subscribes the RDS table, which `next` then needs.
@@ -404,12 +414,12 @@ impl Session {
             notes.extend(self.on_unknown_type(request));
             return Ok(notes);
         };
-        let gateway = self.gateway().to_owned();
+        let (gateway, suspect) = (self.gateway().to_owned(), self.suspect);
         let channel = self.channel_mut(kind);
         if channel.subscribed {
             channel.resubscribe(&request);
         } else {
-            channel.subscribe(kind, &request, snapshot, &gateway);
+            channel.subscribe(kind, &request, snapshot, &gateway, suspect);
         }
         if channel.names.len() > MAX_NAMES {
             return Err(Refusal::TooManyNames);
@@ -454,7 +464,12 @@ impl Session {
         if let Some(push) = self.unknown.pop_front() {
             return Ok(Some(push));
         }
-        Ok(self.next_clusters(world).or_else(|| self.next_scopes(world)).or_else(|| self.next_table(world)))
+        Ok(self
+            .next_clusters(world)
+            .or_else(|| self.next_scopes(world))
+            .or_else(|| self.next_table(world))
+            // Routes that had nothing to say have caught up, which may free a cluster's removal.
+            .or_else(|| self.next_clusters(world)))
     }
 
     fn next_clusters(&mut self, world: World<'_>) -> Option<Push> {
@@ -539,7 +554,7 @@ impl Session {
     fn push(&mut self, kind: Type, revision: Revision, items: Items) -> Push {
         self.nonce += 1;
         let nonce = self.nonce;
-        let stream = self.stream;
+        let (stream, suspect) = (self.stream, self.suspect);
         let channel = self.channel_mut(kind);
         let mut push =
             Push { type_url: kind.url().into(), kind: Some(kind), nonce, resources: Vec::new(), removed: Vec::new(), revision };
@@ -551,7 +566,7 @@ impl Session {
             match resource {
                 None => push.removed.push(name),
                 Some(resource) if kind == Type::Scopes => {
-                    let again = channel.generation(&name, stream);
+                    let again = channel.generation(&name, stream, suspect);
                     let again = again.and_then(|generation| translate::scope_again(&resource, &generation));
                     push.resources.push(again.unwrap_or(resource).body);
                 }
@@ -585,7 +600,14 @@ impl Gather<'_> {
 
 impl Channel {
     /// The first request of a type on a stream.
-    fn subscribe(&mut self, kind: Type, request: &DeltaDiscoveryRequest, snapshot: &Snapshot, gateway: &str) {
+    fn subscribe(
+        &mut self,
+        kind: Type,
+        request: &DeltaDiscoveryRequest,
+        snapshot: &Snapshot,
+        gateway: &str,
+        suspect: bool,
+    ) {
         self.subscribed = true;
         let names = &request.resource_names_subscribe;
         // "Incremental xDS": empty lists on the first request are the legacy wildcard.
@@ -614,7 +636,7 @@ impl Channel {
             match snapshot.get(kept, &name, gateway) {
                 // Learned by name or by wildcard: what is gone must be said, or it lives on for ever.
                 None => _ = self.stale.insert(name),
-                Some(_) => _ = self.claimed.insert(name, Version::parse(version)),
+                Some(_) => _ = self.claimed.insert(name, Version::parse(version).filter(|_| !suspect)),
             }
         }
         // A name whose newest version is claimed on the first message may be skipped; any other is answered.
@@ -702,13 +724,14 @@ impl Channel {
 
     /// A scope that stood before the culprit in a refused response is known to Envoy's main thread but
     /// not to its workers, and the same content again is skipped as known. Content of another
-    /// generation is not. At a reconnect nobody knows what was refused, so the stream is the generation.
-    fn generation(&self, name: &Name, stream: u64) -> Option<String> {
-        match (self.generations.get(name), self.resync_until) {
-            (None, None) => None,
-            (count, None) => count.map(ToString::to_string),
-            (count, Some(_)) => Some(format!("{stream:x}.{}", count.copied().unwrap_or_default())),
+    /// generation is not. What was refused on an earlier stream is not known, perhaps not even that
+    /// something was: there the stream is the generation.
+    fn generation(&self, name: &Name, stream: u64, suspect: bool) -> Option<String> {
+        let count = self.generations.get(name);
+        if suspect || self.resync_until.is_some() {
+            return Some(format!("{stream:x}.{}", count.copied().unwrap_or_default()));
         }
+        count.map(ToString::to_string)
     }
 
     /// What the next response carries: a retry alone, or what was asked for, then what changed up to
@@ -762,6 +785,8 @@ impl Channel {
             }
             self.cursor = revision;
             let Some(resource) = entry.view(gather.gateway).filter(|_| self.wants(name)) else { continue };
+            // It is back: if it goes again, that is in the order of changes like any other loss.
+            self.stale.remove(name);
             let version = Some(resource.version);
             if self.claimed.remove(name) != Some(version) && !self.refuses(name, version) {
                 *bytes += resource.body.len();
