@@ -4,7 +4,7 @@
 //! Nothing here sleeps to be safe: each wait is for something that Envoy shows, and ends with Envoy's log if it fails.
 
 use std::fs::{self, File};
-use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command as Once, Stdio};
@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
@@ -77,7 +77,9 @@ impl Envoy {
         let mut envoy = Self { http: nowhere, admin: nowhere, process, folder };
 
         envoy.admin = envoy
-            .wait("write its admin address", async || fs::read_to_string(&admin_file).ok()?.trim().parse().ok())
+            .wait("write its admin address", async || {
+                fs::read_to_string(&admin_file).ok()?.trim().parse().ok()
+            })
             .await;
         let admin = envoy.admin;
         envoy.http = envoy
@@ -123,7 +125,7 @@ impl Envoy {
     }
 
     /// Asks until there is an answer; fails the test with Envoy's log when Envoy ends first, or the time does.
-    async fn wait<T, F: Future<Output = Option<T>>>(&mut self, what: &str, ask: impl Fn() -> F) -> T {
+    async fn wait<T>(&mut self, what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
         let start = Instant::now();
         loop {
             if let Some(answer) = ask().await {
@@ -175,27 +177,41 @@ impl Answer {
     }
 }
 
-/// Sends raw bytes on a new connection, and reads the answer to its end: the request must say `connection: close`.
-pub async fn exchange(to: SocketAddr, bytes: &[u8]) -> std::io::Result<Answer> {
-    let mut stream = TcpStream::connect(to).await?;
-    stream.write_all(bytes).await?;
-    let mut answer = Vec::new();
-    tokio::time::timeout(LIMIT, stream.read_to_end(&mut answer)).await??;
-    let text = String::from_utf8_lossy(&answer);
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
-    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
-    let body = if chunked { unchunked(body) } else { body.to_owned() };
-    Ok(Answer { status, head: head.to_owned(), body })
+/// Sends raw bytes on a new connection, and reads one answer: as long as it says it is, or else to the end.
+pub async fn exchange(to: SocketAddr, bytes: &[u8]) -> io::Result<Answer> {
+    tokio::time::timeout(LIMIT, async {
+        let mut stream = BufReader::new(TcpStream::connect(to).await?);
+        stream.write_all(bytes).await?;
+        answer(&mut stream).await
+    })
+    .await?
 }
 
-fn unchunked(mut body: &str) -> String {
-    let mut whole = String::new();
-    while let Some((size, rest)) = body.split_once("\r\n") {
-        let size = usize::from_str_radix(size, 16).unwrap_or(0);
-        let Some(chunk) = rest.get(..size).filter(|chunk| !chunk.is_empty()) else { break };
-        whole.push_str(chunk);
-        body = rest[size..].trim_start_matches("\r\n");
+/// Reads one answer from a stream.
+async fn answer(stream: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Answer> {
+    let mut head = String::new();
+    while stream.read_line(&mut head).await? > 0 && !head.ends_with("\r\n\r\n") {}
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+    let mut answer = Answer { status, head, body: String::new() };
+    let mut body = Vec::new();
+    if answer.header("transfer-encoding") == Some("chunked") {
+        loop {
+            let mut size = String::new();
+            stream.read_line(&mut size).await?;
+            let size = usize::from_str_radix(size.trim_end(), 16).map_err(io::Error::other)?;
+            let mut chunk = vec![0; size + 2];
+            stream.read_exact(&mut chunk).await?;
+            if size == 0 {
+                break;
+            }
+            body.extend_from_slice(&chunk[..size]);
+        }
+    } else if let Some(length) = answer.header("content-length") {
+        body = vec![0; length.parse().map_err(io::Error::other)?];
+        stream.read_exact(&mut body).await?;
+    } else {
+        stream.read_to_end(&mut body).await?;
     }
-    whole
+    answer.body = String::from_utf8_lossy(&body).into_owned();
+    Ok(answer)
 }
