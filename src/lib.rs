@@ -1,11 +1,12 @@
 //! Tidegate
+pub mod bootstrap;
+pub mod claims;
 pub mod demo;
 pub mod engine;
 pub mod model;
-pub mod claims;
 pub mod session;
 pub mod snapshot;
 pub mod spec;
-pub mod translate;
 #[cfg(test)]
 mod testkit;
+pub mod translate;
