@@ -7,16 +7,21 @@
 //! Order: a scope goes behind its cluster on the same stream; a cluster goes only when the scopes that
 //! named it are acknowledged as changed. Section names in comments are those of Envoy's xDS protocol page.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
-use bytes::{BufMut, Bytes};
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
-use prost::encoding::{WireType, encode_key, encode_varint, string};
 use serde::Serialize;
 
 use crate::model::{Gateway, MAX_NAME, is_name};
 use crate::snapshot::{Kind, Name, Resource, Revision, Snapshot, Version};
 use crate::translate;
+
+mod channel;
+mod push;
+
+use channel::{Channel, Flight, Gather, Items};
+pub use channel::{ChannelStatus, Counts};
+pub use push::Push;
 
 /// Most bytes of resources in one response: a NACK costs no more than that, nor does Envoy's main
 /// thread stand still for longer.
@@ -145,58 +150,6 @@ pub struct Refused {
     pub reason: String,
 }
 
-/// One response.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Push {
-    /// The type URL, of a served type or as it was asked.
-    pub type_url: String,
-    /// Its type; none for one that is not served.
-    pub kind: Option<Type>,
-    /// Its number on this stream.
-    pub nonce: u64,
-    /// What is new or changed, encoded; the bytes are shared with all other streams.
-    pub resources: Vec<Bytes>,
-    /// What is gone.
-    pub removed: Vec<Name>,
-    /// The revision it was made at, for people who read it.
-    pub revision: Revision,
-}
-
-/// Field numbers of `DeltaDiscoveryResponse`.
-mod tags {
-    pub(super) const SYSTEM_VERSION_INFO: u32 = 1;
-    pub(super) const RESOURCES: u32 = 2;
-    pub(super) const TYPE_URL: u32 = 4;
-    pub(super) const NONCE: u32 = 5;
-    pub(super) const REMOVED_RESOURCES: u32 = 6;
-}
-
-impl Push {
-    /// Writes the `DeltaDiscoveryResponse` around the shared bytes: nothing else is encoded per Envoy.
-    pub fn encode(&self, buffer: &mut impl BufMut) {
-        string::encode(tags::SYSTEM_VERSION_INFO, &self.revision.to_string(), buffer);
-        for resource in &self.resources {
-            encode_key(tags::RESOURCES, WireType::LengthDelimited, buffer);
-            encode_varint(resource.len() as u64, buffer);
-            buffer.put_slice(resource);
-        }
-        string::encode(tags::TYPE_URL, &self.type_url, buffer);
-        string::encode(tags::NONCE, &self.nonce.to_string(), buffer);
-        for name in &self.removed {
-            encode_key(tags::REMOVED_RESOURCES, WireType::LengthDelimited, buffer);
-            encode_varint(name.len() as u64, buffer);
-            buffer.put_slice(name.as_bytes());
-        }
-    }
-
-    /// About how many bytes `encode` writes; never fewer.
-    pub fn size(&self) -> usize {
-        let resources: usize = self.resources.iter().map(|resource| resource.len() + 6).sum();
-        let removed: usize = self.removed.iter().map(|name| name.len() + 6).sum();
-        resources + removed + self.type_url.len() + 64
-    }
-}
-
 /// What a session reads when it decides what to send.
 #[derive(Clone, Copy, Debug)]
 pub struct World<'a> {
@@ -204,108 +157,6 @@ pub struct World<'a> {
     pub snapshot: &'a Snapshot,
     /// The gateway's RDS table and the revision it was made at, if the stream wants one.
     pub table: Option<&'a (Revision, Resource)>,
-}
-
-#[derive(Debug)]
-struct Flight {
-    nonce: u64,
-    items: Vec<(Name, Option<Version>)>,
-    /// All changes up to here were sent with it or before it.
-    through: Revision,
-}
-
-/// One type on one stream.
-#[derive(Debug, Default)]
-struct Channel {
-    subscribed: bool,
-    wildcard: bool,
-    names: HashSet<Name>,
-    /// Live names that changed up to here were sent, or did not concern this Envoy.
-    cursor: Revision,
-    /// The same for names that were lost.
-    lost_cursor: Revision,
-    /// All changes up to here were acknowledged, as far as the last ACK tells.
-    acked: Revision,
-    /// What the Envoy said it holds, until the first scan has passed it. `None`: a version not ours.
-    claimed: HashMap<Name, Option<Version>>,
-    /// Claimed names that are nobody's any more, and the revision at which that was found.
-    stale: BTreeSet<Name>,
-    stale_since: Revision,
-    /// The stream is a reconnect, and the scan has not passed this revision yet.
-    resync_until: Option<Revision>,
-    /// Names that must be answered though nothing changed.
-    asked: BTreeSet<Name>,
-    /// The first wildcard request is answered even if there is nothing.
-    owes: bool,
-    /// True once any response was acknowledged or refused.
-    heard: bool,
-    in_flight: VecDeque<Flight>,
-    /// Parts of refused responses, to be sent on their own.
-    retries: VecDeque<Vec<Name>>,
-    refused: BTreeMap<Name, Refused>,
-    /// How often a scope was in a refused response (see `Session::generation`).
-    generations: HashMap<Name, u32>,
-    /// Routes only: the table's version that was sent or claimed.
-    table: Option<Version>,
-    counts: Counts,
-}
-
-/// How much went over one type of one stream.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Counts {
-    /// Responses sent.
-    pub pushes: u64,
-    /// Resources in them.
-    pub resources: u64,
-    /// Names removed by them.
-    pub removed: u64,
-    /// Responses acknowledged.
-    pub acks: u64,
-    /// Responses refused.
-    pub nacks: u64,
-}
-
-/// One type of one stream, for people.
-#[derive(Clone, Debug, Serialize)]
-pub struct ChannelStatus {
-    /// The type.
-    #[serde(rename = "type")]
-    pub kind: Type,
-    /// All names, or those it asked for.
-    pub wildcard: bool,
-    /// Names it asked for.
-    pub names: usize,
-    /// Everything up to this revision is sent.
-    pub sent: Revision,
-    /// Everything up to this revision is acknowledged.
-    pub acked: Revision,
-    /// Responses that wait for an answer.
-    pub in_flight: usize,
-    /// Resources that it refused, with its words.
-    pub refused: BTreeMap<Name, Refused>,
-    /// Totals.
-    #[serde(flatten)]
-    pub counts: Counts,
-}
-
-impl Channel {
-    fn wants(&self, name: &Name) -> bool {
-        self.wildcard || self.names.contains(name)
-    }
-
-    /// Everything up to here is acknowledged (or refused for good).
-    fn settled(&self) -> Revision {
-        if self.in_flight.is_empty() && self.retries.is_empty() && self.stale.is_empty() {
-            self.cursor.min(self.lost_cursor)
-        } else {
-            self.acked
-        }
-    }
-
-    /// True while this very content is known to be refused.
-    fn refuses(&self, name: &Name, version: Option<Version>) -> bool {
-        self.refused.get(name).is_some_and(|refused| refused.version == version)
-    }
 }
 
 /// The state of one stream; it dies with it.
@@ -357,7 +208,8 @@ impl Session {
 
     /// The revision up to which every subscribed type is acknowledged.
     pub fn settled(&self) -> Revision {
-        let subscribed = [&self.clusters, &self.scopes, &self.routes].into_iter().filter(|channel| channel.subscribed);
+        let subscribed =
+            [&self.clusters, &self.scopes, &self.routes].into_iter().filter(|channel| channel.subscribed);
         subscribed.map(Channel::settled).min().unwrap_or(0)
     }
 
@@ -399,7 +251,11 @@ impl Session {
     }
 
     /// Takes one request: its node, its subscriptions, its ACK or NACK, each of which may be there.
-    pub fn on_request(&mut self, request: DeltaDiscoveryRequest, snapshot: &Snapshot) -> Result<Vec<Note>, Refusal> {
+    pub fn on_request(
+        &mut self,
+        request: DeltaDiscoveryRequest,
+        snapshot: &Snapshot,
+    ) -> Result<Vec<Note>, Refusal> {
         let mut notes = Vec::new();
         if self.node.is_none() {
             let node = node_of(&request)?;
@@ -407,7 +263,9 @@ impl Session {
             self.node = Some(node);
         }
         let names = request.resource_names_subscribe.iter().chain(&request.resource_names_unsubscribe);
-        if let Some(long) = names.chain(request.initial_resource_versions.keys()).find(|name| name.len() > MAX_NAME_BYTES) {
+        if let Some(long) =
+            names.chain(request.initial_resource_versions.keys()).find(|name| name.len() > MAX_NAME_BYTES)
+        {
             return Err(Refusal::LongName(long.len()));
         }
         let Some(kind) = Type::of(&request.type_url) else {
@@ -441,7 +299,8 @@ impl Session {
             return None;
         }
         self.nonce += 1;
-        let names: BTreeSet<_> = request.resource_names_subscribe.into_iter().filter(|name| name != "*").collect();
+        let names: BTreeSet<_> =
+            request.resource_names_subscribe.into_iter().filter(|name| name != "*").collect();
         self.unknown.push_back(Push {
             type_url: request.type_url.clone(),
             kind: None,
@@ -478,7 +337,8 @@ impl Session {
         }
         let gateway = self.gateway().to_owned();
         let removable = self.clusters_removable_until(world.snapshot.revision());
-        let gather = Gather { kind: Kind::Cluster, gateway: &gateway, snapshot: world.snapshot, budget: CHUNK };
+        let gather =
+            Gather { kind: Kind::Cluster, gateway: &gateway, snapshot: world.snapshot, budget: CHUNK };
         let items = self.clusters.gather(&gather, Revision::MAX, removable)?;
         Some(self.push(Type::Clusters, world.snapshot.revision(), items))
     }
@@ -525,7 +385,8 @@ impl Session {
         }
         // There is one table; whatever else is asked for does not exist.
         let asks_table = routes.asked.remove(translate::TABLE);
-        let mut items: Items = std::mem::take(&mut routes.asked).into_iter().map(|name| (name, None)).collect();
+        let mut items: Items =
+            std::mem::take(&mut routes.asked).into_iter().map(|name| (name, None)).collect();
         if asks_table {
             routes.asked.insert(translate::TABLE.into());
         }
@@ -556,8 +417,14 @@ impl Session {
         let nonce = self.nonce;
         let (stream, suspect) = (self.stream, self.suspect);
         let channel = self.channel_mut(kind);
-        let mut push =
-            Push { type_url: kind.url().into(), kind: Some(kind), nonce, resources: Vec::new(), removed: Vec::new(), revision };
+        let mut push = Push {
+            type_url: kind.url().into(),
+            kind: Some(kind),
+            nonce,
+            resources: Vec::new(),
+            removed: Vec::new(),
+            revision,
+        };
         let sent = channel.cursor.min(channel.lost_cursor);
         let through = if channel.stale.is_empty() { sent } else { channel.acked };
         let mut flight = Flight { nonce, items: Vec::with_capacity(items.len()), through };
@@ -579,246 +446,6 @@ impl Session {
         channel.counts.resources += push.resources.len() as u64;
         channel.counts.removed += push.removed.len() as u64;
         push
-    }
-}
-
-/// What one response will carry: each name once, so never both as added and as removed.
-type Items = BTreeMap<Name, Option<Resource>>;
-
-struct Gather<'a> {
-    kind: Kind,
-    gateway: &'a str,
-    snapshot: &'a Snapshot,
-    budget: usize,
-}
-
-impl Gather<'_> {
-    fn get(&self, name: &str) -> Option<&Resource> {
-        self.snapshot.get(self.kind, name, self.gateway)
-    }
-}
-
-impl Channel {
-    /// The first request of a type on a stream.
-    fn subscribe(
-        &mut self,
-        kind: Type,
-        request: &DeltaDiscoveryRequest,
-        snapshot: &Snapshot,
-        gateway: &str,
-        suspect: bool,
-    ) {
-        self.subscribed = true;
-        let names = &request.resource_names_subscribe;
-        // "Incremental xDS": empty lists on the first request are the legacy wildcard.
-        self.wildcard = (names.is_empty() && request.resource_names_unsubscribe.is_empty()) || names.iter().any(|n| n == "*");
-        self.owes = self.wildcard;
-        self.names = names.iter().filter(|name| *name != "*").map(|name| Name::from(&**name)).collect();
-        (self.lost_cursor, self.stale_since) = (snapshot.revision(), snapshot.revision());
-        // By name alone, only what is asked for and what changes from now on is sent.
-        self.cursor = if self.wildcard { 0 } else { snapshot.revision() };
-        let claimed = &request.initial_resource_versions;
-        let kept = match kind {
-            Type::Clusters => Kind::Cluster,
-            Type::Scopes => Kind::Scope,
-            Type::Routes => {
-                self.table = claimed.get(translate::TABLE).and_then(|version| Version::parse(version));
-                // Skipped below when it is claimed at the version that will be made.
-                self.asked = self.names.iter().filter(|name| !claimed.contains_key(&***name)).cloned().collect();
-                return;
-            }
-        };
-        if !claimed.is_empty() {
-            self.resync_until = Some(snapshot.revision());
-        }
-        for (name, version) in claimed {
-            let name = Name::from(&**name);
-            match snapshot.get(kept, &name, gateway) {
-                // Learned by name or by wildcard: what is gone must be said, or it lives on for ever.
-                None => _ = self.stale.insert(name),
-                Some(_) => _ = self.claimed.insert(name, Version::parse(version).filter(|_| !suspect)),
-            }
-        }
-        // A name whose newest version is claimed on the first message may be skipped; any other is answered.
-        let current = |name: &Name| {
-            let held = snapshot.get(kept, name, gateway).map(|resource| resource.version);
-            held.is_some() && self.claimed.get(name).copied().flatten() == held
-        };
-        self.asked = self.names.iter().filter(|name| !current(name)).cloned().collect();
-    }
-
-    /// Any later request may subscribe and unsubscribe, ACKs and stale nonces included.
-    fn resubscribe(&mut self, request: &DeltaDiscoveryRequest) {
-        for name in &request.resource_names_subscribe {
-            if name == "*" {
-                if !self.wildcard {
-                    (self.wildcard, self.owes, self.cursor) = (true, true, 0);
-                }
-                continue;
-            }
-            // "the server must reply with the resource, even if it thinks the client has it"
-            let name = Name::from(&**name);
-            self.claimed.remove(&name);
-            self.asked.insert(name.clone());
-            self.names.insert(name);
-        }
-        for name in &request.resource_names_unsubscribe {
-            if name == "*" {
-                self.wildcard = false;
-                continue;
-            }
-            let name = Name::from(&**name);
-            let known = self.names.remove(&name);
-            if self.wildcard {
-                // "Unsubscribing from Resources": still covered by the wildcard, so the client must be
-                // told whether it is there.
-                self.asked.insert(name);
-            } else if known {
-                self.asked.remove(&name);
-                self.refused.remove(&name);
-            }
-        }
-    }
-
-    fn on_verdict(&mut self, kind: Type, nonce: &str, reason: Option<String>) -> Vec<Note> {
-        let nonce: Option<u64> = nonce.parse().ok();
-        let Some(at) = self.in_flight.iter().position(|flight| Some(flight.nonce) == nonce) else {
-            return vec![Note::StaleNonce];
-        };
-        let Some(flight) = self.in_flight.remove(at) else { return vec![Note::StaleNonce] };
-        self.heard = true;
-        let Some(reason) = reason else {
-            self.counts.acks += 1;
-            for (name, _) in &flight.items {
-                self.refused.remove(name);
-            }
-            if self.retries.is_empty() && at == 0 {
-                self.acked = self.acked.max(flight.through);
-            }
-            return vec![Note::Acked { kind, nonce: flight.nonce }];
-        };
-        self.counts.nacks += 1;
-        let resources = flight.items.len();
-        let mut notes = vec![Note::Nacked { kind, nonce: flight.nonce, resources, reason: reason.clone() }];
-        if let [(name, version)] = &flight.items[..] {
-            self.refused.insert(name.clone(), Refused { version: *version, reason: reason.clone() });
-            notes.push(Note::Quarantined { kind, name: name.clone(), version: *version, reason });
-        } else {
-            self.split(flight.items);
-        }
-        notes
-    }
-
-    /// A refused response may have been taken in part, and its message need not name the culprit:
-    /// halves of it find it in as many rounds as its size has bits, and free the rest on the way.
-    fn split(&mut self, items: Vec<(Name, Option<Version>)>) {
-        let mut names: Vec<_> = items.into_iter().map(|(name, _)| name).collect();
-        for name in &names {
-            *self.generations.entry(name.clone()).or_default() += 1;
-        }
-        let second = names.split_off(names.len() / 2);
-        for half in [second, names].into_iter().filter(|half| !half.is_empty()) {
-            self.retries.push_front(half);
-        }
-    }
-
-    /// A scope that stood before the culprit in a refused response is known to Envoy's main thread but
-    /// not to its workers, and the same content again is skipped as known. Content of another
-    /// generation is not. What was refused on an earlier stream is not known, perhaps not even that
-    /// something was: there the stream is the generation.
-    fn generation(&self, name: &Name, stream: u64, suspect: bool) -> Option<String> {
-        let count = self.generations.get(name);
-        if suspect || self.resync_until.is_some() {
-            return Some(format!("{stream:x}.{}", count.copied().unwrap_or_default()));
-        }
-        count.map(ToString::to_string)
-    }
-
-    /// What the next response carries: a retry alone, or what was asked for, then what changed up to
-    /// `live_until`, then what was lost up to `lost_until`. `None` when there is nothing to say.
-    fn gather(&mut self, gather: &Gather<'_>, live_until: Revision, lost_until: Revision) -> Option<Items> {
-        while let Some(names) = self.retries.pop_front() {
-            let wanted = names.into_iter().filter(|name| self.wants(name));
-            let items: Items = wanted.map(|name| (name.clone(), gather.get(&name).cloned())).collect();
-            if !items.is_empty() {
-                return Some(items);
-            }
-        }
-        let mut items = Items::new();
-        let mut bytes = 0;
-        while bytes < gather.budget
-            && let Some(name) = self.asked.pop_first()
-        {
-            let resource = gather.get(&name).cloned();
-            bytes += resource.as_ref().map_or(name.len(), |resource| resource.body.len());
-            items.insert(name, resource);
-        }
-        self.gather_live(gather, live_until, &mut items, &mut bytes);
-        // Behind what came before it: where a key moves from scope to scope, the new one is there first.
-        self.gather_lost(gather, lost_until.min(self.cursor), &mut items, &mut bytes);
-        if items.is_empty() && !self.owes {
-            self.end_resync();
-            return None;
-        }
-        self.owes = false;
-        Some(items)
-    }
-
-    fn end_resync(&mut self) {
-        if self.resync_until.is_some_and(|until| self.cursor >= until) {
-            self.resync_until = None;
-            self.claimed = HashMap::new();
-        }
-    }
-
-    fn gather_live(&mut self, gather: &Gather<'_>, until: Revision, items: &mut Items, bytes: &mut usize) {
-        let head = gather.snapshot.revision().min(until);
-        if self.cursor >= head {
-            return;
-        }
-        for (revision, name, entry) in gather.snapshot.changed_since(gather.kind, self.cursor) {
-            if revision > head {
-                break;
-            }
-            if *bytes >= gather.budget {
-                return;
-            }
-            self.cursor = revision;
-            let Some(resource) = entry.view(gather.gateway).filter(|_| self.wants(name)) else { continue };
-            // It is back: if it goes again, that is in the order of changes like any other loss.
-            self.stale.remove(name);
-            let version = Some(resource.version);
-            if self.claimed.remove(name) != Some(version) && !self.refuses(name, version) {
-                *bytes += resource.body.len();
-                items.insert(name.clone(), Some(resource.clone()));
-            }
-        }
-        self.cursor = head;
-    }
-
-    fn gather_lost(&mut self, gather: &Gather<'_>, until: Revision, items: &mut Items, bytes: &mut usize) {
-        for (revision, name, entry) in gather.snapshot.lost_since(gather.kind, self.lost_cursor, until) {
-            if *bytes >= gather.budget {
-                return;
-            }
-            if entry.was_lost_by(gather.gateway) && self.wants(name) && !self.refuses(name, None) {
-                *bytes += name.len();
-                items.insert(name.clone(), None);
-            }
-            self.lost_cursor = revision;
-        }
-        self.lost_cursor = self.lost_cursor.max(until);
-        // Stale names were lost before this stream began: they go when what lived then has arrived.
-        if until >= self.stale_since {
-            while *bytes < gather.budget
-                && let Some(name) = self.stale.pop_first()
-            {
-                if gather.get(&name).is_none() {
-                    *bytes += name.len();
-                    items.entry(name).or_insert(None);
-                }
-            }
-        }
     }
 }
 

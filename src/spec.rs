@@ -14,8 +14,8 @@ use http::Uri;
 use jiff::SignedDuration;
 
 use crate::model::{
-    Age, Desired, Gateway, Gateways, Host, MAX_NAME, Mode, PathPrefix, Problem, ProblemKind, Protocol, Redirect,
-    RouteKey, Server, ServerId, Share, Weight, is_name,
+    Age, Desired, Gateway, Gateways, Host, MAX_NAME, Mode, PathPrefix, Problem, ProblemKind, Protocol,
+    Redirect, RouteKey, Server, ServerId, Share, Weight, is_name,
 };
 
 /// All our annotations begin with this.
@@ -29,8 +29,8 @@ pub const MAX_TEXT: usize = 512;
 /// Most problems kept of one server.
 pub const MAX_PROBLEMS: usize = 32;
 /// The idle timeout of a server that names none.
-pub const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
-const MAX_IDLE_TIMEOUT: Duration = Duration::from_secs(30 * 24 * 3600);
+pub const IDLE_TIMEOUT: Duration = Duration::from_hours(1);
+const MAX_IDLE_TIMEOUT: Duration = Duration::from_hours(30 * 24);
 
 /// Every annotation, without its prefix.
 const KNOWN: [&str; 13] = [
@@ -141,7 +141,11 @@ impl<'a> Reader<'a> {
             routes: self.routes(),
             strip_prefix: self.value("strip-prefix", "\"true\" or \"false\"", truth).unwrap_or(false),
             idle_timeout: self
-                .value("idle-timeout", "a duration up to 30 days such as 90s, 30m or 1h; 0s for never", duration)
+                .value(
+                    "idle-timeout",
+                    "a duration up to 30 days such as 90s, 30m or 1h; 0s for never",
+                    duration,
+                )
                 .unwrap_or(IDLE_TIMEOUT),
             share: self.share(),
             weight: self.value("weight", "a whole number from 0 to 1000", weight).unwrap_or_default(),
@@ -225,7 +229,8 @@ impl<'a> Reader<'a> {
         let Some(Written { field, text }) = self.written("port") else {
             // A source that found a bad port has said so itself.
             if ports.is_empty() && self.facts.problems.is_empty() && self.facts.state == State::Ready {
-                let why = "is missing; expected a port from 1 to 65535, in the object or in tidegate.dev/port";
+                let why =
+                    "is missing; expected a port from 1 to 65535, in the object or in tidegate.dev/port";
                 self.wrong(ProblemKind::Missing, "port", why);
             }
             return ports.first().map(|port| port.number);
@@ -263,7 +268,11 @@ impl<'a> Reader<'a> {
             match Host::parse(&text) {
                 Ok(host) => _ = routes.insert(RouteKey { host, path: path.clone() }),
                 Err(why) => {
-                    self.wrong(ProblemKind::BadValue, hosts.field.clone(), format!("{text:?} {why}; this host is left out"));
+                    self.wrong(
+                        ProblemKind::BadValue,
+                        hosts.field.clone(),
+                        format!("{text:?} {why}; this host is left out"),
+                    );
                 }
             }
         }
@@ -275,7 +284,8 @@ impl<'a> Reader<'a> {
         match PathPrefix::parse(&text) {
             Ok(path) => Some(path),
             Err(why) => {
-                let why = format!("{text:?} {why}; expected a path such as /game-0. It has no route until then");
+                let why =
+                    format!("{text:?} {why}; expected a path such as /game-0. It has no route until then");
                 self.wrong(ProblemKind::BadValue, field, why);
                 None
             }
@@ -297,16 +307,20 @@ impl<'a> Reader<'a> {
                 "name" => expanded.push_str(name),
                 "namespace" => expanded.push_str(self.facts.id.namespace()),
                 "fleet" => expanded.push_str(self.facts.fleet.unwrap_or_else(|| fleet_of(name))),
-                "id" => match ordinal(name) {
-                    Some(id) => expanded.push_str(id),
-                    None => {
-                        let why = format!("{text:?} has <id>, but the name {name:?} does not end in a hyphen and a number");
+                "id" => {
+                    let Some(id) = ordinal(name) else {
+                        let why = format!(
+                            "{text:?} has <id>, but the name {name:?} does not end in a hyphen and a number"
+                        );
                         self.wrong(ProblemKind::BadValue, field, why);
                         return None;
-                    }
-                },
+                    };
+                    expanded.push_str(id);
+                }
                 _ => {
-                    let why = format!("{text:?} has <{token}>; the tokens are <id>, <name>, <namespace> and <fleet>");
+                    let why = format!(
+                        "{text:?} has <{token}>; the tokens are <id>, <name>, <namespace> and <fleet>"
+                    );
                     self.wrong(ProblemKind::BadValue, field, why);
                     return None;
                 }
@@ -324,7 +338,9 @@ impl<'a> Reader<'a> {
             if is_name(item) {
                 named.insert(Gateway(item.into()));
             } else {
-                let why = format!("{item:?} is not a gateway: 1 to {MAX_NAME} letters, digits and - . _; it is left out");
+                let why = format!(
+                    "{item:?} is not a gateway: 1 to {MAX_NAME} letters, digits and - . _; it is left out"
+                );
                 self.wrong(ProblemKind::BadValue, written.field.clone(), why);
             }
         }
@@ -343,8 +359,10 @@ impl<'a> Reader<'a> {
         let drain = self.drain();
         match (self.facts.state, maintenance, drain) {
             (State::Stopped, _, _) => Mode::Stopped,
-            (_, Some(Mode::Maintenance { text, paths }), _) if paths.is_empty() => Mode::Maintenance { text, paths },
-            (_, _, Some(redirect)) => Mode::Draining { redirect },
+            (_, Some(Mode::Maintenance { text, paths }), _) if paths.is_empty() => {
+                Mode::Maintenance { text, paths }
+            }
+            (_, _, Some(draining)) => draining,
             (State::Draining, _, None) => Mode::Draining { redirect: None },
             (State::Starting, _, _) => Mode::Starting,
             (State::Ready, _, _) if endpoint.is_none() => Mode::Misconfigured,
@@ -357,7 +375,11 @@ impl<'a> Reader<'a> {
         let paths = self.maintenance_paths();
         let Some(Written { field, mut text }) = self.written("maintenance") else {
             if let Some((field, _)) = paths {
-                self.wrong(ProblemKind::Missing, field, "does nothing without tidegate.dev/maintenance, the text that players are told");
+                self.wrong(
+                    ProblemKind::Missing,
+                    field,
+                    "does nothing without tidegate.dev/maintenance, the text that players are told",
+                );
             }
             return None;
         };
@@ -381,28 +403,32 @@ impl<'a> Reader<'a> {
             match PathPrefix::parse(item) {
                 Ok(path) => _ = paths.insert(path),
                 Err(why) => {
-                    self.wrong(ProblemKind::BadValue, written.field.clone(), format!("{item:?} {why}; this path is left out"));
+                    self.wrong(
+                        ProblemKind::BadValue,
+                        written.field.clone(),
+                        format!("{item:?} {why}; this path is left out"),
+                    );
                 }
             }
         }
         Some((written.field, paths.into_iter().collect()))
     }
 
-    /// `None`: not draining. What is neither a truth nor a URL drains: whoever wrote it wants the
-    /// door shut, and a shut door loses nothing.
-    fn drain(&mut self) -> Option<Option<Redirect>> {
+    /// What is neither a truth nor a URL drains: whoever wrote it wants the door shut, and a shut door
+    /// loses nothing.
+    fn drain(&mut self) -> Option<Mode> {
         let Written { field, text } = self.written("drain")?;
-        match (truth(text), redirect(text)) {
-            (Some(draining), _) => draining.then_some(None),
-            (None, Some(redirect)) => Some(Some(redirect)),
-            (None, None) => {
-                let why = format!(
-                    "{text:?} is neither \"true\", \"false\" nor a URL such as https://lobby.example.com/; it drains, with no redirect"
-                );
-                self.wrong(ProblemKind::BadValue, field, why);
-                Some(None)
-            }
+        if let Some(draining) = truth(text) {
+            return draining.then_some(Mode::Draining { redirect: None });
         }
+        let redirect = redirect(text);
+        if redirect.is_none() {
+            let why = format!(
+                "{text:?} is neither \"true\", \"false\" nor a URL such as https://lobby.example.com/; it drains, with no redirect"
+            );
+            self.wrong(ProblemKind::BadValue, field, why);
+        }
+        Some(Mode::Draining { redirect })
     }
 }
 
@@ -452,224 +478,4 @@ fn redirect(text: &str) -> Option<Redirect> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::Source;
-
-    fn read_with(annotations: &[(&str, &str)], change: impl FnOnce(&mut Facts<'_>)) -> Server {
-        let values: BTreeMap<_, _> =
-            annotations.iter().map(|(key, value)| (format!("{PREFIX}{key}"), (*value).to_owned())).collect();
-        let ports = [Port { name: Some("game".into()), number: 7000 }, Port { name: None, number: 7001 }];
-        let layers = [Layer { field: "metadata.annotations", values: &values }];
-        let mut facts = Facts {
-            id: ServerId::new(Source("test"), "eu", "lobby-7"),
-            age: Age::Unknown,
-            fleet: None,
-            address: Some([10, 0, 0, 7].into()),
-            ports: &ports,
-            state: State::Ready,
-            layers: &layers,
-            host_template: None,
-            problems: Vec::new(),
-        };
-        change(&mut facts);
-        read(facts)
-    }
-
-    fn good(annotations: &[(&str, &str)]) -> Desired {
-        let server = read_with(annotations, |_| ());
-        assert_eq!(server.problems, []);
-        server.desired
-    }
-
-    /// The one problem, as a user sees it.
-    #[track_caller]
-    fn problem(annotations: &[(&str, &str)]) -> (String, Desired) {
-        let server = read_with(annotations, |_| ());
-        let [problem] = &server.problems[..] else { panic!("{:?}", server.problems) };
-        (problem.to_string(), server.desired)
-    }
-
-    fn keys(desired: &Desired) -> Vec<String> {
-        desired.routes.iter().map(ToString::to_string).collect()
-    }
-
-    #[test]
-    fn tokens_are_the_servers_own_words() {
-        let desired = good(&[("host", "game<id>.example.com, <name>.<namespace>.example.com,*.x"), ("path", "/<fleet>/<id>")]);
-        assert_eq!(keys(&desired), ["*.x/lobby/7", "game7.example.com/lobby/7", "lobby-7.eu.example.com/lobby/7"]);
-    }
-
-    #[test]
-    fn a_server_without_a_host_has_no_route_unless_there_is_a_template() {
-        assert_eq!(keys(&good(&[])), [""; 0]);
-        let server = read_with(&[], |facts| facts.host_template = Some("<name>.games.example.com"));
-        assert_eq!(keys(&server.desired), ["lobby-7.games.example.com"]);
-        let server = read_with(&[("host", "")], |facts| facts.host_template = Some("<name>.games.example.com"));
-        assert_eq!(keys(&server.desired), [""; 0], "an empty host is a choice");
-    }
-
-    #[test]
-    fn a_bad_host_loses_that_host_alone() {
-        let (why, desired) = problem(&[("host", "good.example.com,bad_.example.com")]);
-        assert!(why.starts_with("metadata.annotations[\"tidegate.dev/host\"]: \"bad_.example.com\" has a bad label at position 0"), "{why}");
-        assert_eq!(keys(&desired), ["good.example.com"]);
-        let (why, _) = problem(&[("host", "game<nr>.example.com")]);
-        assert!(why.contains("the tokens are <id>, <name>, <namespace> and <fleet>"), "{why}");
-        let (why, _) = problem(&[("host", "game<id.example.com")]);
-        assert!(why.contains("a < without a >"), "{why}");
-    }
-
-    #[test]
-    fn a_bad_path_is_not_the_root() {
-        let (why, desired) = problem(&[("host", "a.example.com"), ("path", "game")]);
-        assert!(why.contains("\"game\" does not begin with /"), "{why}");
-        assert_eq!(keys(&desired), [""; 0]);
-    }
-
-    #[test]
-    fn a_port_is_a_number_or_a_name() {
-        assert_eq!(good(&[]).endpoint.unwrap().port(), 7000);
-        assert_eq!(good(&[("port", "7001")]).endpoint.unwrap().port(), 7001);
-        assert_eq!(good(&[("port", "game")]).endpoint.unwrap().port(), 7000);
-        for bad in ["0", "65536", "query", ""] {
-            let (why, desired) = problem(&[("port", bad)]);
-            assert!(why.contains("nor the name of a port (game)"), "{why}");
-            assert_eq!(desired.mode, Mode::Misconfigured);
-        }
-        let server = read_with(&[], |facts| facts.ports = &[]);
-        assert_eq!(server.problems[0].to_string(), "port: is missing; expected a port from 1 to 65535, in the object or in tidegate.dev/port");
-        assert_eq!(server.desired.mode, Mode::Misconfigured);
-    }
-
-    #[test]
-    fn an_unknown_annotation_is_named_with_its_neighbour() {
-        let (why, _) = problem(&[("hots", "a.example.com")]);
-        assert!(why.ends_with("did you mean tidegate.dev/host?"), "{why}");
-        let (why, _) = problem(&[("idleTimeout", "1h")]);
-        assert!(why.ends_with("did you mean tidegate.dev/idle-timeout?"), "{why}");
-    }
-
-    #[test]
-    fn bad_values_leave_the_default() {
-        for (key, bad) in [
-            ("weight", "-1"),
-            ("weight", "1001"),
-            ("strip-prefix", "yes"),
-            ("protocol", "http2"),
-            ("idle-timeout", "5"),
-            ("idle-timeout", "-1h"),
-            ("idle-timeout", "31d"),
-            ("max-sessions", "0"),
-            ("share", "a b"),
-        ] {
-            let (why, desired) = problem(&[(key, bad)]);
-            assert!(why.contains(&format!("{bad:?} is not ")), "{why}");
-            assert_eq!(desired, good(&[]), "{key}={bad}");
-        }
-    }
-
-    #[test]
-    fn good_values_are_read() {
-        let desired = good(&[
-            ("weight", "0"),
-            ("strip-prefix", "true"),
-            ("protocol", "h2c"),
-            ("idle-timeout", "1h30m"),
-            ("max-sessions", "50"),
-            ("share", "lobby"),
-            ("gateway", "eu, us"),
-        ]);
-        assert_eq!((desired.weight, desired.strip_prefix, desired.protocol), (Weight(0), true, Protocol::H2c));
-        assert_eq!((desired.idle_timeout.as_secs(), desired.max_sessions), (5400, Some(50)));
-        assert_eq!(desired.share.unwrap().namespace.as_ref(), "eu");
-        assert_eq!(desired.gateways.named().count(), 2);
-        assert_eq!(good(&[("idle-timeout", "0s")]).idle_timeout, Duration::ZERO);
-    }
-
-    #[test]
-    fn a_badly_named_gateway_is_not_every_gateway() {
-        let (_, desired) = problem(&[("gateway", "e u")]);
-        assert!(!desired.gateways.include(None));
-    }
-
-    #[test]
-    fn drain_is_a_truth_or_a_url() {
-        assert_eq!(good(&[("drain", "false")]).mode, Mode::Open);
-        assert_eq!(good(&[("drain", "true")]).mode, Mode::Draining { redirect: None });
-        let Mode::Draining { redirect: Some(redirect) } = good(&[("drain", "https://lobby.example.com:8443/in?a=b")]).mode else {
-            panic!("no redirect")
-        };
-        assert_eq!((redirect.https, &*redirect.host, redirect.port, redirect.path.as_deref()), (true, "lobby.example.com", Some(8443), Some("/in?a=b")));
-        let Mode::Draining { redirect: Some(redirect) } = good(&[("drain", "http://lobby.example.com")]).mode else {
-            panic!("no redirect")
-        };
-        assert_eq!(redirect.path, None, "players keep their path");
-        for bad in ["soon", "ftp://a.example.com", "https://", "https://me:secret@a.example.com/", "https://*.x/", ""] {
-            let (why, desired) = problem(&[("drain", bad)]);
-            assert!(why.contains("it drains, with no redirect"), "{why}");
-            assert_eq!(desired.mode, Mode::Draining { redirect: None });
-        }
-    }
-
-    #[test]
-    fn maintenance_closes_all_or_the_named_paths() {
-        let Mode::Maintenance { text, paths } = good(&[("maintenance", "back at 5")]).mode else { panic!() };
-        assert_eq!((&*text, paths.len()), ("back at 5", 0));
-        let Mode::Maintenance { paths, .. } = good(&[("maintenance", "x"), ("maintenance-paths", "/shop,/rank")]).mode else { panic!() };
-        assert_eq!(paths.len(), 2);
-        let (_, desired) = problem(&[("maintenance", "x"), ("maintenance-paths", "shop")]);
-        assert_eq!(desired.mode, Mode::Open, "a mistyped path closes nothing");
-        let (why, _) = problem(&[("maintenance-paths", "/shop")]);
-        assert!(why.contains("does nothing without tidegate.dev/maintenance"), "{why}");
-        let (why, desired) = problem(&[("maintenance", &"é".repeat(400))]);
-        assert!(why.contains("has 800 bytes"), "{why}");
-        let Mode::Maintenance { text, .. } = desired.mode else { panic!() };
-        assert_eq!(text.len(), MAX_TEXT);
-    }
-
-    #[test]
-    fn the_nearest_layer_decides() {
-        let near = BTreeMap::from([("tidegate.dev/weight".to_owned(), "1".to_owned())]);
-        let far = BTreeMap::from([
-            ("tidegate.dev/weight".to_owned(), "2".to_owned()),
-            ("tidegate.dev/max-sessions".to_owned(), "3".to_owned()),
-        ]);
-        let layers = [Layer { field: "near", values: &near }, Layer { field: "far", values: &far }];
-        let server = read(Facts {
-            id: ServerId::new(Source("test"), "eu", "lobby-7"),
-            age: Age::Unknown,
-            fleet: None,
-            address: None,
-            ports: &[],
-            state: State::Starting,
-            layers: &layers,
-            host_template: None,
-            problems: Vec::new(),
-        });
-        assert_eq!((server.desired.weight, server.desired.max_sessions), (Weight(1), Some(3)));
-    }
-
-    #[test]
-    fn the_state_is_obeyed() {
-        let mode = |state, annotations: &[(&str, &str)]| read_with(annotations, |facts| facts.state = state).desired.mode;
-        assert_eq!(mode(State::Starting, &[]), Mode::Starting);
-        assert_eq!(mode(State::Draining, &[]), Mode::Draining { redirect: None });
-        assert_eq!(mode(State::Stopped, &[("maintenance", "x")]), Mode::Stopped);
-        assert_eq!(mode(State::Starting, &[("drain", "true")]), Mode::Draining { redirect: None });
-        assert_eq!(mode(State::Starting, &[("maintenance", "x")]).word(), "maintenance");
-    }
-
-    #[test]
-    fn what_is_too_much_is_cut_and_said() {
-        let hosts: Vec<_> = (0..70).map(|i| format!("h{i}.example.com")).collect();
-        let (why, desired) = problem(&[("host", &hosts.join(","))]);
-        assert!(why.contains("has 70 items; the first 64 are used"), "{why}");
-        assert_eq!(desired.routes.len(), MAX_ITEMS);
-        let (why, _) = problem(&[("host", &"a".repeat(5000))]);
-        assert!(why.contains("has 5000 bytes"), "{why}");
-        let many: Vec<_> = (0..50).map(|i| (format!("x{i}"), "y")).collect();
-        let many: Vec<_> = many.iter().map(|(key, value)| (key.as_str(), *value)).collect();
-        assert_eq!(read_with(&many, |_| ()).problems.len(), MAX_PROBLEMS);
-    }
-}
+mod tests;

@@ -21,7 +21,10 @@ pub(crate) fn seed() -> u64 {
 pub(crate) fn key(text: &str) -> RouteKey {
     let at = text.find('/').unwrap_or(text.len());
     let path = if at == text.len() { "/" } else { &text[at..] };
-    RouteKey { host: Host::parse(&text[..at]).expect("a host"), path: PathPrefix::parse(path).expect("a path") }
+    RouteKey {
+        host: Host::parse(&text[..at]).expect("a host"),
+        path: PathPrefix::parse(path).expect("a path"),
+    }
 }
 
 pub(crate) fn id(name: &str) -> ServerId {
@@ -46,7 +49,7 @@ pub(crate) fn server_with(name: &str, keys: &[&str], change: impl FnOnce(&mut Se
             gateways: Gateways::Every,
             routes,
             strip_prefix: false,
-            idle_timeout: Duration::from_secs(3600),
+            idle_timeout: Duration::from_hours(1),
             share: None,
             weight: Weight::default(),
             max_sessions: None,

@@ -15,8 +15,8 @@ use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendA
 use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
 use envoy_types::pb::envoy::config::core::v3::transport_socket::ConfigType;
 use envoy_types::pb::envoy::config::core::v3::{
-    Address, DataSource, HeaderValue, HeaderValueOption, Http2ProtocolOptions, SocketAddress, TransportSocket,
-    address, data_source,
+    Address, DataSource, HeaderValue, HeaderValueOption, Http2ProtocolOptions, SocketAddress,
+    TransportSocket, address, data_source,
 };
 use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use envoy_types::pb::envoy::config::endpoint::v3::{
@@ -40,8 +40,8 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_optio
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
     ExplicitHttpConfig, UpstreamProtocolOptions,
 };
-use envoy_types::pb::envoy::r#type::matcher::v3::HttpRequestHeaderMatchInput;
 use envoy_types::pb::envoy::service::discovery::v3 as discovery;
+use envoy_types::pb::envoy::r#type::matcher::v3::HttpRequestHeaderMatchInput;
 use envoy_types::pb::google::protobuf::{Any, BoolValue, Duration as ProtoDuration, UInt32Value};
 use envoy_types::pb::xds::core::v3::TypedExtensionConfig as XdsExtension;
 use envoy_types::pb::xds::r#type::matcher::v3::matcher::{OnMatch, on_match};
@@ -115,8 +115,8 @@ pub fn cluster(server: &Server) -> Option<Resource> {
     // limit on requests is the cap: one more gets 503 and the flag UO, which the listener words.
     let sessions = server.desired.max_sessions.unwrap_or(MAX_SESSIONS);
     let thresholds = Thresholds {
-        max_connections: uint(MAX_SESSIONS),
-        max_requests: uint(sessions),
+        max_connections: Some(uint(MAX_SESSIONS)),
+        max_requests: Some(uint(sessions)),
         ..Default::default()
     };
     let content = Cluster {
@@ -129,7 +129,9 @@ pub fn cluster(server: &Server) -> Option<Resource> {
         }),
         circuit_breakers: Some(CircuitBreakers { thresholds: vec![thresholds], ..Default::default() }),
         typed_extension_protocol_options: match server.desired.protocol {
-            Protocol::H2c => [("envoy.extensions.upstreams.http.v3.HttpProtocolOptions".into(), any(&http2()))].into(),
+            Protocol::H2c => {
+                [("envoy.extensions.upstreams.http.v3.HttpProtocolOptions".into(), any(&http2()))].into()
+            }
             Protocol::Http1 | Protocol::Tls => [].into(),
         },
         transport_socket: (server.desired.protocol == Protocol::Tls).then(tls),
@@ -165,7 +167,8 @@ pub fn scope(name: &Name, held: &[Held]) -> Resource {
         fragments: vec![key::Fragment { r#type: Some(key::fragment::Type::StringKey(name.to_string())) }],
     };
     let mut content =
-        ScopedRouteConfiguration { name: name.to_string(), key: Some(key), ..Default::default() }.encode_to_vec();
+        ScopedRouteConfiguration { name: name.to_string(), key: Some(key), ..Default::default() }
+            .encode_to_vec();
     let mut configuration = route_configuration(name).encode_to_vec();
     append(&mut configuration, tags::VIRTUAL_HOSTS, &virtual_host(name, "*", held));
     append(&mut content, tags::ROUTE_CONFIGURATION, &configuration);
@@ -270,7 +273,10 @@ fn prefix_map(held: &[&Held]) -> Matcher {
         let shorter = (1..=path.len()).rev().filter_map(|end| by_path.get(path.get(..end)?));
         let list = RouteList { routes: shorter.flat_map(|held| routes(held)).collect() };
         let action = XdsExtension { name: "routes".into(), typed_config: Some(any(&list)) };
-        ((*path).to_owned(), OnMatch { on_match: Some(on_match::OnMatch::Action(action)), ..Default::default() })
+        (
+            (*path).to_owned(),
+            OnMatch { on_match: Some(on_match::OnMatch::Action(action)), ..Default::default() },
+        )
     });
     let input = HttpRequestHeaderMatchInput { header_name: ":path".into() };
     Matcher {
@@ -281,15 +287,19 @@ fn prefix_map(held: &[&Held]) -> Matcher {
     }
 }
 
-/// The routes of one held path, in the order they are tried.
-fn routes(held: &Held) -> Vec<Route> {
-    let Some(oldest) = held.holders.first() else { return Vec::new() };
-    let open: Vec<&Server> = held
-        .holders
+/// The holders that take players.
+pub fn open(holders: &[Arc<Server>]) -> Vec<&Server> {
+    holders
         .iter()
         .map(|server| &**server)
         .filter(|server| is_open(server) && server.desired.weight.0 > 0)
-        .collect();
+        .collect()
+}
+
+/// The routes of one held path, in the order they are tried.
+fn routes(held: &Held) -> Vec<Route> {
+    let Some(oldest) = held.holders.first() else { return Vec::new() };
+    let open = open(&held.holders);
     let Some(first) = open.first() else { return vec![closed(oldest, &held.path)] };
     let mut routes = Vec::new();
     if let Mode::Maintenance { text, paths } = &first.desired.mode {
@@ -322,11 +332,12 @@ fn routes(held: &Held) -> Vec<Route> {
 
 /// True when it takes players on some path.
 fn is_open(server: &Server) -> bool {
-    server.desired.endpoint.is_some() && match &server.desired.mode {
-        Mode::Open => true,
-        Mode::Maintenance { paths, .. } => !paths.is_empty(),
-        Mode::Starting | Mode::Draining { .. } | Mode::Misconfigured | Mode::Stopped => false,
-    }
+    server.desired.endpoint.is_some()
+        && match &server.desired.mode {
+            Mode::Open => true,
+            Mode::Maintenance { paths, .. } => !paths.is_empty(),
+            Mode::Starting | Mode::Draining { .. } | Mode::Misconfigured | Mode::Stopped => false,
+        }
 }
 
 fn closed(server: &Server, path: &PathPrefix) -> Route {
@@ -384,7 +395,7 @@ fn target(open: &[&Server]) -> ClusterSpecifier {
                 .iter()
                 .map(|server| ClusterWeight {
                     name: cluster_name(&server.id),
-                    weight: uint(server.desired.weight.0.into()),
+                    weight: Some(uint(server.desired.weight.0.into())),
                     ..Default::default()
                 })
                 .collect(),
@@ -397,7 +408,10 @@ fn refusal(status: &str, message: &str) -> DirectResponseAction {
     let body = json!({ "status": status, "message": message }).to_string();
     DirectResponseAction {
         status: 503,
-        body: Some(DataSource { specifier: Some(data_source::Specifier::InlineString(body)), ..Default::default() }),
+        body: Some(DataSource {
+            specifier: Some(data_source::Specifier::InlineString(body)),
+            ..Default::default()
+        }),
         ..Default::default()
     }
 }
@@ -409,7 +423,10 @@ fn redirection(redirect: &Redirect) -> RedirectAction {
         )),
         host_redirect: redirect.host.to_string(),
         port_redirect: redirect.port.unwrap_or_default().into(),
-        path_rewrite_specifier: redirect.path.as_ref().map(|path| PathRewriteSpecifier::PathRedirect(path.to_string())),
+        path_rewrite_specifier: redirect
+            .path
+            .as_ref()
+            .map(|path| PathRewriteSpecifier::PathRedirect(path.to_string())),
         response_code: RedirectResponseCode::TemporaryRedirect.into(),
         ..Default::default()
     }
@@ -423,8 +440,8 @@ fn header(key: &str, value: &str) -> HeaderValueOption {
     }
 }
 
-fn uint(value: u32) -> Option<UInt32Value> {
-    Some(UInt32Value { value })
+fn uint(value: u32) -> UInt32Value {
+    UInt32Value { value }
 }
 
 fn duration(duration: Duration) -> ProtoDuration {

@@ -1,6 +1,7 @@
 //! Transcripts of the protocol, one rule each. The random runs against a model of Envoy stand in
 //! `convergence`.
 
+use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3::Node as ProtoNode;
 use envoy_types::pb::google::rpc::Status;
 
@@ -105,7 +106,8 @@ impl Talk {
 
 fn names_of(push: &Push) -> Vec<String> {
     use prost::Message;
-    let decode = |body: &Bytes| envoy_types::pb::envoy::service::discovery::v3::Resource::decode(body.clone());
+    let decode =
+        |body: &Bytes| envoy_types::pb::envoy::service::discovery::v3::Resource::decode(body.clone());
     push.resources.iter().map(|body| decode(body).expect("a resource").name).collect()
 }
 
@@ -213,7 +215,10 @@ fn a_stale_nonce_still_subscribes() {
     });
     assert_eq!(notes, [Note::StaleNonce]);
     assert_eq!(talk.hear(), ["CDS 2 +z"]);
-    assert_eq!(talk.say(DeltaDiscoveryRequest { response_nonce: "x".into(), ..request(CDS) }), [Note::StaleNonce]);
+    assert_eq!(
+        talk.say(DeltaDiscoveryRequest { response_nonce: "x".into(), ..request(CDS) }),
+        [Note::StaleNonce]
+    );
 }
 
 #[test]
@@ -227,7 +232,10 @@ fn a_nack_is_halved_down_to_the_culprit_which_is_not_sent_again() {
     talk.nack(CDS, 3);
     assert_eq!(talk.hear(), ["CDS 4 +c", "CDS 5 +d"]);
     let notes = talk.nack(CDS, 4);
-    assert!(notes.iter().any(|note| matches!(note, Note::Quarantined { name, .. } if &**name == "c")), "{notes:?}");
+    assert!(
+        notes.iter().any(|note| matches!(note, Note::Quarantined { name, .. } if &**name == "c")),
+        "{notes:?}"
+    );
     talk.ack(CDS, 5);
     assert_eq!(talk.hear(), [""; 0]);
     assert_eq!(talk.session.status()[0].refused.len(), 1);
@@ -250,13 +258,18 @@ fn a_refused_scope_batch_comes_back_with_new_generations() {
     let retry = talk.next().unwrap();
     assert_eq!(names_of(&retry), ["a"]);
     assert_ne!(first.resources[0], retry.resources[0], "the same content would be skipped as known");
-    let again = envoy_types::pb::envoy::service::discovery::v3::Resource::decode(retry.resources[0].clone()).unwrap();
+    let again =
+        envoy_types::pb::envoy::service::discovery::v3::Resource::decode(retry.resources[0].clone()).unwrap();
     assert_eq!(again.version, format!("{}#1", Version::of(b"1")));
 }
 
 #[test]
 fn a_reconnect_gets_the_difference() {
-    let mut talk = Talk::new([put(Kind::Cluster, "a", "1"), put(Kind::Cluster, "b", "2"), put(Kind::Cluster, "new", "1")]);
+    let mut talk = Talk::new([
+        put(Kind::Cluster, "a", "1"),
+        put(Kind::Cluster, "b", "2"),
+        put(Kind::Cluster, "new", "1"),
+    ]);
     talk.reconnect(CDS, &[("a", "1"), ("b", "1"), ("gone", "1")]);
     assert_eq!(talk.hear(), ["CDS 1 +b +new"]);
     talk.ack(CDS, 1);
@@ -329,7 +342,12 @@ fn a_key_that_came_and_went_is_said_once() {
     talk.subscribe(CDS, &[]);
     talk.hear();
     talk.ack(CDS, 1);
-    talk.commit([cut(Kind::Cluster, "a"), put(Kind::Cluster, "a", "1"), put(Kind::Cluster, "b", "1"), cut(Kind::Cluster, "b")]);
+    talk.commit([
+        cut(Kind::Cluster, "a"),
+        put(Kind::Cluster, "a", "1"),
+        put(Kind::Cluster, "b", "1"),
+        cut(Kind::Cluster, "b"),
+    ]);
     assert_eq!(talk.hear(), ["CDS 2 +a -b"]);
 }
 
@@ -368,7 +386,11 @@ fn one_scope_response_waits_and_what_piles_up_is_one_more() {
     talk.subscribe(SRDS, &[]);
     talk.hear();
     for i in 0..100 {
-        talk.commit([put(Kind::Scope, "x", &i.to_string()), put(Kind::Scope, &format!("y{i}"), "1"), cut(Kind::Scope, &format!("y{i}"))]);
+        talk.commit([
+            put(Kind::Scope, "x", &i.to_string()),
+            put(Kind::Scope, &format!("y{i}"), "1"),
+            cut(Kind::Scope, &format!("y{i}")),
+        ]);
         assert_eq!(talk.hear(), [""; 0]);
     }
     talk.ack(SRDS, 1);
@@ -388,7 +410,11 @@ fn large_changes_are_cut_into_chunks_but_the_first_scopes_are_whole() {
     assert!(chunks.len() > 2, "{} chunks", chunks.len());
     assert!(chunks.iter().all(|push| push.kind == Some(Type::Clusters) && push.size() < CHUNK * 5 / 4));
     assert_eq!(chunks.iter().map(|push| push.resources.len()).sum::<usize>(), 40_000);
-    assert_eq!((last.kind, last.resources.len()), (Some(Type::Scopes), 40_000), "a listener opens when all is there");
+    assert_eq!(
+        (last.kind, last.resources.len()),
+        (Some(Type::Scopes), 40_000),
+        "a listener opens when all is there"
+    );
 }
 
 #[test]
@@ -418,8 +444,13 @@ fn the_table_is_sent_when_its_clusters_are_and_once_a_version() {
 #[test]
 fn an_unknown_type_is_an_empty_one() {
     let mut talk = Talk::new(clusters(&["a"]));
-    let notes = talk.say(DeltaDiscoveryRequest { resource_names_subscribe: strings(&["e"]), ..request("type.googleapis.com/x.Y") });
-    assert!(matches!(&notes[..], [Note::Connected(_), Note::UnknownType(url)] if url == "type.googleapis.com/x.Y"));
+    let notes = talk.say(DeltaDiscoveryRequest {
+        resource_names_subscribe: strings(&["e"]),
+        ..request("type.googleapis.com/x.Y")
+    });
+    assert!(
+        matches!(&notes[..], [Note::Connected(_), Note::UnknownType(url)] if url == "type.googleapis.com/x.Y")
+    );
     assert_eq!(talk.hear(), ["? 1 -e"]);
     assert_eq!(talk.ack("type.googleapis.com/x.Y", 1), []);
     assert_eq!(talk.hear(), [""; 0]);
@@ -437,9 +468,15 @@ fn bad_requests_are_refused_by_name() {
     let node = Some(ProtoNode { cluster: "a b".into(), ..Default::default() });
     assert_eq!(refuse(DeltaDiscoveryRequest { node, ..request(CDS) }), Refusal::BadGateway("a b".into()));
     let names = vec!["x".repeat(MAX_NAME_BYTES + 1)];
-    assert_eq!(refuse(DeltaDiscoveryRequest { resource_names_subscribe: names, ..request(CDS) }), Refusal::LongName(1025));
+    assert_eq!(
+        refuse(DeltaDiscoveryRequest { resource_names_subscribe: names, ..request(CDS) }),
+        Refusal::LongName(1025)
+    );
     let names = (0..=MAX_NAMES).map(|i| i.to_string()).collect();
-    assert_eq!(refuse(DeltaDiscoveryRequest { resource_names_subscribe: names, ..request(CDS) }), Refusal::TooManyNames);
+    assert_eq!(
+        refuse(DeltaDiscoveryRequest { resource_names_subscribe: names, ..request(CDS) }),
+        Refusal::TooManyNames
+    );
 }
 
 #[test]
@@ -462,7 +499,14 @@ fn a_push_is_a_delta_discovery_response() {
     let mut bytes = Vec::new();
     push.encode(&mut bytes);
     assert!(bytes.len() <= push.size());
-    let response = envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryResponse::decode(&bytes[..]).unwrap();
-    assert_eq!((&*response.type_url, &*response.nonce, &response.removed_resources[..]), (CDS, "1", &["missing".to_owned()][..]));
-    assert_eq!((&*response.resources[0].name, &*response.resources[0].version), ("a", &*Version::of(b"1").to_string()));
+    let response =
+        envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryResponse::decode(&bytes[..]).unwrap();
+    assert_eq!(
+        (&*response.type_url, &*response.nonce, &response.removed_resources[..]),
+        (CDS, "1", &["missing".to_owned()][..])
+    );
+    assert_eq!(
+        (&*response.resources[0].name, &*response.resources[0].version),
+        ("a", &*Version::of(b"1").to_string())
+    );
 }

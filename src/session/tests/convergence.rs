@@ -1,6 +1,7 @@
 //! A model of Envoy, wrong in the ways in which Envoy is, against `Session` under random fleets, lost
 //! streams, NACKs and compactions: it ends equal to the snapshot, and holds no route to a cluster it lacks.
 
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::route::v3::route::Action;
@@ -47,7 +48,9 @@ impl Envoy {
     /// Takes a response; the error is the NACK.
     fn take(&mut self, response: &DeltaDiscoveryResponse) -> Result<(), String> {
         let mut names = HashSet::new();
-        for name in response.resources.iter().map(|resource| &resource.name).chain(&response.removed_resources) {
+        for name in
+            response.resources.iter().map(|resource| &resource.name).chain(&response.removed_resources)
+        {
             assert!(names.insert(name), "{name} twice in one response");
         }
         let is_cds = response.type_url == CDS;
@@ -85,7 +88,8 @@ impl Envoy {
 
     /// "At no moment does an Envoy hold a route to a cluster it lacks", but for what it refused itself.
     fn check_routes(&self, trail: &str) {
-        for (name, (_, content)) in self.scopes.live.iter().filter(|(name, _)| !self.tainted.contains(*name)) {
+        for (name, (_, content)) in self.scopes.live.iter().filter(|(name, _)| !self.tainted.contains(*name))
+        {
             let scope = ScopedRouteConfiguration::decode(&content[..]).expect("a scope");
             for cluster in clusters_of(&scope.route_configuration.expect("inline routes")) {
                 let held = self.clusters.live.contains_key(&cluster) || self.tainted.contains(&cluster);
@@ -101,7 +105,9 @@ fn clusters_of(routes: &RouteConfiguration) -> Vec<String> {
         let Some(Action::Route(action)) = &route.action else { continue };
         match action.cluster_specifier.as_ref().expect("a target") {
             ClusterSpecifier::Cluster(name) => clusters.push(name.clone()),
-            ClusterSpecifier::WeightedClusters(many) => clusters.extend(many.clusters.iter().map(|c| c.name.clone())),
+            ClusterSpecifier::WeightedClusters(many) => {
+                clusters.extend(many.clusters.iter().map(|c| c.name.clone()))
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -116,7 +122,8 @@ fn random_server(random: &mut fastrand::Rng) -> Arc<Server> {
         desired.endpoint = Some(([10, 0, 0, random.u8(1..200)], 7000).into());
         desired.share = random.bool().then(|| Share { namespace: "default".into(), name: "s".into() });
         if random.u8(0..4) == 0 {
-            desired.gateways = Gateways::Named([Gateway(["edge", "other"][random.usize(0..2)].into())].into());
+            desired.gateways =
+                Gateways::Named([Gateway(["edge", "other"][random.usize(0..2)].into())].into());
         }
     })
 }
@@ -184,7 +191,9 @@ fn run(seed: u64, round: u64, poison: bool) {
                 let events: Vec<_> = events.collect();
                 let commit = engine.apply(events);
                 for change in commit.changes.iter().filter(|_| poison && random.u8(0..12) == 0) {
-                    envoy.poison.extend(change.variants.view("edge").map(|resource| resource.version.to_string()));
+                    envoy
+                        .poison
+                        .extend(change.variants.view("edge").map(|resource| resource.version.to_string()));
                 }
                 snapshot.apply(commit.changes);
             }
@@ -211,7 +220,9 @@ fn run(seed: u64, round: u64, poison: bool) {
     }
     for (kind, held) in [(Kind::Cluster, &envoy.clusters), (Kind::Scope, &envoy.scopes)] {
         for (_, name, entry) in snapshot.changed_since(kind, 0) {
-            let Some(version) = entry.view("edge").map(|resource| resource.version.to_string()) else { continue };
+            let Some(version) = entry.view("edge").map(|resource| resource.version.to_string()) else {
+                continue;
+            };
             if envoy.poison.contains(&version) {
                 continue;
             }
