@@ -51,9 +51,10 @@ struct HostClaims {
 #[derive(Debug, Default)]
 pub struct Claims {
     hosts: HashMap<Host, HostClaims>,
+    lost: usize,
 }
 
-/// How a server fares at one of its keys, as a gateway sees it.
+/// How a server fares at one of its keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// It holds the key, alone or with its share.
@@ -84,7 +85,10 @@ impl Claims {
 
     fn enter(&mut self, server: &Arc<Server>, key: &RouteKey) {
         let host = self.hosts.entry(key.host.clone()).or_default();
-        host.paths.entry(key.path.clone()).or_default().insert(Claim(server.clone()));
+        let claims = host.paths.entry(key.path.clone()).or_default();
+        self.lost -= losers(claims);
+        claims.insert(Claim(server.clone()));
+        self.lost += losers(claims);
         for gateway in server.desired.gateways.named() {
             *host.named.entry(gateway.clone()).or_default() += 1;
         }
@@ -93,7 +97,9 @@ impl Claims {
     fn withdraw(&mut self, server: &Arc<Server>, key: &RouteKey) {
         let Some(host) = self.hosts.get_mut(&key.host) else { return };
         if let Some(claims) = host.paths.get_mut(&key.path) {
+            self.lost -= losers(claims);
             claims.remove(&Claim(server.clone()));
+            self.lost += losers(claims);
             if claims.is_empty() {
                 host.paths.remove(&key.path);
             }
@@ -113,21 +119,31 @@ impl Claims {
 
     /// The servers that hold a path of a host, oldest first; none when no claim is seen by `view`.
     pub fn holders(&self, host: &Host, path: &PathPrefix, view: Option<&Gateway>) -> Vec<Arc<Server>> {
-        self.hosts.get(host).and_then(|host| host.paths.get(path)).map_or_else(Vec::new, |claims| holders(claims, view))
+        self.hosts
+            .get(host)
+            .and_then(|host| host.paths.get(path))
+            .map_or_else(Vec::new, |claims| holders(claims, view))
     }
 
-    /// How `server` fares at `key`; `None` when it has no claim there that `view` sees.
-    pub fn standing(&self, server: &Server, key: &RouteKey, view: Option<&Gateway>) -> Option<Standing> {
-        if !server.desired.gateways.include(view) {
-            return None;
-        }
+    /// How `server` fares at `key`: a loss on any of its gateways is a loss. `None` when it has no claim there.
+    pub fn standing(&self, server: &Server, key: &RouteKey) -> Option<Standing> {
         let claims = self.hosts.get(&key.host)?.paths.get(&key.path)?;
-        let winner = claims.iter().find(|claim| claim.0.desired.gateways.include(view))?;
-        let shares = server.desired.share.is_some() && server.desired.share == winner.0.desired.share;
-        if winner.0.id == server.id || shares {
-            return Some(Standing::Holds);
-        }
-        Some(Standing::LostTo(winner.0.id.clone()))
+        let claim = claims.iter().find(|claim| claim.0.id == server.id)?;
+        Some(match winner_over(claims, claim) {
+            Some(winner) => Standing::LostTo(winner.id.clone()),
+            None => Standing::Holds,
+        })
+    }
+
+    /// How many claims lose, over all keys.
+    pub fn lost(&self) -> usize {
+        self.lost
+    }
+
+    /// All who claim a path of a host, oldest first.
+    pub fn claimants(&self, host: &Host, path: &PathPrefix) -> impl Iterator<Item = &Arc<Server>> {
+        let claims = self.hosts.get(host).and_then(|host| host.paths.get(path));
+        claims.into_iter().flatten().map(|claim| &claim.0)
     }
 
     /// Every host with a claim, in no order.
@@ -146,7 +162,11 @@ impl Claims {
     }
 
     /// The paths of a host with this first segment. O(log paths + those found).
-    pub fn paths_of_segment<'a>(&'a self, host: &Host, segment: &'a str) -> impl Iterator<Item = &'a PathPrefix> {
+    pub fn paths_of_segment<'a>(
+        &'a self,
+        host: &Host,
+        segment: &'a str,
+    ) -> impl Iterator<Item = &'a PathPrefix> {
         let from = PathPrefix::of_segment(segment);
         self.hosts
             .get(host)
@@ -161,6 +181,18 @@ impl Claims {
         let claims = self.hosts.get(host).and_then(|host| host.paths.get(path));
         claims.into_iter().flatten().flat_map(|claim| claim.0.desired.gateways.named())
     }
+}
+
+/// Who keeps a claim from its key: the oldest claim that meets it on some gateway, unless the two share.
+/// (Whoever is older and on that gateway would meet it there, too: the oldest that does has won there.)
+fn winner_over<'a>(claims: &'a BTreeSet<Claim>, claim: &Claim) -> Option<&'a Arc<Server>> {
+    let first = claims.iter().find(|other| other.0.desired.gateways.meet(&claim.0.desired.gateways))?;
+    let shares = claim.0.desired.share.is_some() && claim.0.desired.share == first.0.desired.share;
+    (first != claim && !shares).then_some(&first.0)
+}
+
+fn losers(claims: &BTreeSet<Claim>) -> usize {
+    claims.iter().filter(|claim| winner_over(claims, claim).is_some()).count()
 }
 
 fn holders(claims: &BTreeSet<Claim>, view: Option<&Gateway>) -> Vec<Arc<Server>> {
@@ -186,7 +218,11 @@ mod tests {
     fn held(claims: &Claims, text: &str, view: Option<&str>) -> Vec<String> {
         let key = key(text);
         let view = view.map(|name| Gateway(name.into()));
-        claims.holders(&key.host, &key.path, view.as_ref()).iter().map(|server| server.id.name().to_owned()).collect()
+        claims
+            .holders(&key.host, &key.path, view.as_ref())
+            .iter()
+            .map(|server| server.id.name().to_owned())
+            .collect()
     }
 
     #[test]
@@ -198,10 +234,12 @@ mod tests {
         assert_eq!(held(&claims, "x", None), ["a"]);
         assert_eq!(claims.replace(None, Some(&old)), BTreeSet::from([key("x")]));
         assert_eq!(held(&claims, "x", None), ["b"]);
-        assert_eq!(claims.standing(&young, &key("x"), None), Some(Standing::LostTo(old.id.clone())));
+        assert_eq!(claims.standing(&young, &key("x")), Some(Standing::LostTo(old.id.clone())));
+        assert_eq!(claims.lost(), 1);
         claims.replace(Some(&old), None);
         assert_eq!(held(&claims, "x", None), ["a"]);
-        assert_eq!(claims.standing(&young, &key("x"), None), Some(Standing::Holds));
+        assert_eq!(claims.standing(&young, &key("x")), Some(Standing::Holds));
+        assert_eq!(claims.lost(), 0);
     }
 
     #[test]
@@ -219,20 +257,27 @@ mod tests {
             server.desired.share = Some(Share { namespace: "default".into(), name: "lobby".into() });
         };
         let mut claims = Claims::default();
-        for member in [server_with("a", &["x"], share), server("b", &["x"]), server_with("c", &["x"], share)] {
+        for member in [server_with("a", &["x"], share), server("b", &["x"]), server_with("c", &["x"], share)]
+        {
             claims.replace(None, Some(&member));
         }
         assert_eq!(held(&claims, "x", None), ["a", "c"]);
         let stranger = server("b", &["x"]);
-        assert!(matches!(claims.standing(&stranger, &key("x"), None), Some(Standing::LostTo(_))));
+        assert!(matches!(claims.standing(&stranger, &key("x")), Some(Standing::LostTo(_))));
     }
 
     #[test]
     fn each_gateway_has_its_own_winner() {
         let mut claims = Claims::default();
-        let eu = |server: &mut Server| server.desired.gateways = Gateways::Named([Gateway("eu".into())].into());
+        let eu =
+            |server: &mut Server| server.desired.gateways = Gateways::Named([Gateway("eu".into())].into());
         claims.replace(None, Some(&server_with("a", &["x"], eu)));
-        claims.replace(None, Some(&server("b", &["x"])));
+        let b = server("b", &["x"]);
+        claims.replace(None, Some(&b));
+        assert!(
+            matches!(claims.standing(&b, &key("x")), Some(Standing::LostTo(_))),
+            "a loss on one is a loss"
+        );
         assert_eq!(held(&claims, "x", Some("eu")), ["a"]);
         assert_eq!(held(&claims, "x", Some("us")), ["b"]);
         assert_eq!(held(&claims, "x", None), ["b"]);

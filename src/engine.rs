@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::claims::{Claims, Standing};
-use crate::model::{Event, Gateway, Host, Mode, PathPrefix, RouteKey, Server, ServerId, Source};
+use crate::claims::Claims;
+use crate::model::{Event, Gateway, Host, Mode, PathPrefix, ProblemKind, RouteKey, Server, ServerId, Source};
 use crate::snapshot::{Change, Kind, Name, Resource, Variants};
 use crate::translate::{self, Held};
 
@@ -34,6 +34,31 @@ pub struct Commit {
     pub changes: Vec<Change>,
     /// What it cost.
     pub work: Work,
+}
+
+/// The fleet in numbers, kept as it changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Servers by mode.
+    pub modes: BTreeMap<&'static str, usize>,
+    /// Their problems by kind.
+    pub problems: BTreeMap<ProblemKind, usize>,
+}
+
+impl Counts {
+    fn add(&mut self, server: &Server) {
+        *self.modes.entry(server.desired.mode.word()).or_default() += 1;
+        for problem in &server.problems {
+            *self.problems.entry(problem.kind).or_default() += 1;
+        }
+    }
+
+    fn take(&mut self, server: &Server) {
+        *self.modes.entry(server.desired.mode.word()).or_default() -= 1;
+        for problem in &server.problems {
+            *self.problems.entry(problem.kind).or_default() -= 1;
+        }
+    }
 }
 
 /// On which gateways a host's `/` is held, so that all its routes stand in one scope.
@@ -68,6 +93,7 @@ pub struct Engine {
     layouts: HashMap<Host, Layout>,
     awaited: BTreeSet<Source>,
     tables: BTreeMap<Gateway, Resource>,
+    counts: Counts,
 }
 
 impl Engine {
@@ -79,6 +105,7 @@ impl Engine {
             layouts: HashMap::new(),
             awaited: sources.into_iter().collect(),
             tables: BTreeMap::new(),
+            counts: Counts::default(),
         }
     }
 
@@ -102,19 +129,14 @@ impl Engine {
         self.servers.get(id)
     }
 
+    /// The fleet in numbers.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
     /// Who claims what.
     pub fn claims(&self) -> &Claims {
         &self.claims
-    }
-
-    /// How a server fares at one of its keys, as some gateway that serves it sees it: a loss on any of
-    /// them is a loss.
-    pub fn standing(&self, server: &Server, key: &RouteKey) -> Option<Standing> {
-        let named: Vec<_> = server.desired.gateways.named().map(Some).collect();
-        let views = if named.is_empty() { vec![None] } else { named };
-        let mut standings = views.into_iter().filter_map(|view| self.claims.standing(server, key, view));
-        let first = standings.next()?;
-        Some(standings.fold(first, |worst, next| if worst == Standing::Holds { next } else { worst }))
     }
 
     /// Takes a batch of events. Servers that are reported as they are held cost one comparison.
@@ -152,7 +174,11 @@ impl Engine {
         let (arrived, departed) = self.cluster_changes(&changed);
         let (opened, closed) = self.scope_changes(&touched);
         for change in [arrived, opened, closed, departed].into_iter().flatten() {
-            let made = change.variants.every.iter().chain(change.variants.named.iter().filter_map(|(_, r)| r.as_ref()));
+            let made = change
+                .variants
+                .every
+                .iter()
+                .chain(change.variants.named.iter().filter_map(|(_, r)| r.as_ref()));
             for resource in made {
                 commit.work.translations += 1;
                 commit.work.bytes += resource.body.len();
@@ -189,7 +215,10 @@ impl Engine {
             touched.extend(keys);
             changed.push(server.id.clone());
         }
-        self.servers.insert(server.id.clone(), server);
+        self.counts.add(&server);
+        if let Some(old) = self.servers.insert(server.id.clone(), server) {
+            self.counts.take(&old);
+        }
     }
 
     fn remove(
@@ -201,6 +230,7 @@ impl Engine {
     ) {
         work.events += 1;
         let Some(held) = self.servers.remove(id) else { return };
+        self.counts.take(&held);
         work.servers += 1;
         if held.desired.mode != Mode::Stopped {
             touched.extend(self.claims.replace(Some(&held), None));
@@ -220,10 +250,15 @@ impl Engine {
                 .and_then(|server| Some((server, translate::cluster(server)?)));
             let variants = match resource {
                 None => Variants::default(),
-                Some((server, resource)) if server.desired.gateways.include(None) => Variants::everywhere(resource),
+                Some((server, resource)) if server.desired.gateways.include(None) => {
+                    Variants::everywhere(resource)
+                }
                 Some((server, resource)) => {
                     let named = server.desired.gateways.named();
-                    Variants { every: None, named: named.map(|g| (g.clone(), Some(resource.clone()))).collect() }
+                    Variants {
+                        every: None,
+                        named: named.map(|g| (g.clone(), Some(resource.clone()))).collect(),
+                    }
                 }
             };
             let name = translate::cluster_name(id).into();
@@ -268,9 +303,11 @@ impl Engine {
             scopes.push((translate::scope_name(host, None), None));
         }
         if before.is_ever_split() || layout.is_ever_split() {
-            scopes.extend(segments.into_iter().map(|segment| {
-                (translate::scope_name(host, Some(segment)), Some(segment.to_owned()))
-            }));
+            scopes.extend(
+                segments
+                    .into_iter()
+                    .map(|segment| (translate::scope_name(host, Some(segment)), Some(segment.to_owned()))),
+            );
         }
         if layout == Layout::default() {
             self.layouts.remove(host);

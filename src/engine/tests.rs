@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::claims::Standing;
 use crate::model::{Age, Gateways, Share, Weight};
 use crate::snapshot::{Applied, Snapshot};
 use crate::testkit::{SOURCE, id, key, seed, server, server_with};
@@ -13,7 +14,11 @@ fn synced() -> (Engine, Snapshot) {
     (engine, Snapshot::default())
 }
 
-fn run(engine: &mut Engine, snapshot: &mut Snapshot, events: impl IntoIterator<Item = Event>) -> (Work, Applied) {
+fn run(
+    engine: &mut Engine,
+    snapshot: &mut Snapshot,
+    events: impl IntoIterator<Item = Event>,
+) -> (Work, Applied) {
     let commit = engine.apply(events);
     (commit.work, snapshot.apply(commit.changes))
 }
@@ -33,7 +38,9 @@ fn world(snapshot: &Snapshot, gateway: &str) -> BTreeSet<(Kind, String, String)>
     let mut world = BTreeSet::new();
     for kind in [Kind::Cluster, Kind::Scope] {
         for (_, name, entry) in snapshot.changed_since(kind, 0) {
-            world.extend(entry.view(gateway).map(|resource| (kind, name.to_string(), resource.version.to_string())));
+            world.extend(
+                entry.view(gateway).map(|resource| (kind, name.to_string(), resource.version.to_string())),
+            );
         }
     }
     world
@@ -83,12 +90,14 @@ fn an_equal_upsert_touches_nothing() {
 #[test]
 fn paths_without_a_root_have_a_scope_each_and_move_when_a_root_comes() {
     let (mut engine, mut snapshot) = synced();
-    let paths = ["a", "b"].map(|name| Event::Upsert(server(name, &[&format!("x/{name}"), &format!("x/{name}/deep")])));
+    let paths = ["a", "b"]
+        .map(|name| Event::Upsert(server(name, &[&format!("x/{name}"), &format!("x/{name}/deep")])));
     run(&mut engine, &mut snapshot, paths);
     assert_eq!(names(&snapshot, Kind::Scope, "any"), ["x/a", "x/b"]);
 
     let commit = engine.apply([Event::Upsert(server("root", &["x"]))]);
-    let order: Vec<_> = commit.changes.iter().filter(|c| c.kind == Kind::Scope).map(|c| c.name.to_string()).collect();
+    let order: Vec<_> =
+        commit.changes.iter().filter(|c| c.kind == Kind::Scope).map(|c| c.name.to_string()).collect();
     assert_eq!(order, ["x", "x/a", "x/b"], "the host's scope comes before the others go");
     snapshot.apply(commit.changes);
     assert_eq!(names(&snapshot, Kind::Scope, "any"), ["x"]);
@@ -121,9 +130,9 @@ fn a_stopped_server_frees_its_host() {
     };
     run(&mut engine, &mut snapshot, [old(Mode::Open), Event::Upsert(server("young", &["x"]))]);
     let young = engine.server(&id("young")).unwrap().clone();
-    assert_eq!(engine.standing(&young, &key("x")), Some(Standing::LostTo(id("old"))));
+    assert_eq!(engine.claims().standing(&young, &key("x")), Some(Standing::LostTo(id("old"))));
     run(&mut engine, &mut snapshot, [old(Mode::Stopped)]);
-    assert_eq!(engine.standing(&young, &key("x")), Some(Standing::Holds));
+    assert_eq!(engine.claims().standing(&young, &key("x")), Some(Standing::Holds));
     assert_eq!(names(&snapshot, Kind::Cluster, "any"), ["gs/test/default/young"]);
     assert!(engine.server(&id("old")).is_some(), "it is known");
 }
@@ -144,7 +153,8 @@ fn a_new_problem_reaches_no_envoy() {
 fn a_drain_changes_one_scope_and_no_cluster() {
     let (mut engine, mut snapshot) = synced();
     run(&mut engine, &mut snapshot, [Event::Upsert(server("a", &["a.x"]))]);
-    let drained = server_with("a", &["a.x"], |server| server.desired.mode = Mode::Draining { redirect: None });
+    let drained =
+        server_with("a", &["a.x"], |server| server.desired.mode = Mode::Draining { redirect: None });
     let (_, applied) = run(&mut engine, &mut snapshot, [Event::Upsert(drained)]);
     assert_eq!((applied.upserted, applied.removed), (1, 0));
     assert_eq!(snapshot.changed_since(Kind::Scope, 3).count(), 1);
@@ -174,7 +184,8 @@ fn random_server(random: &mut fastrand::Rng) -> Arc<Server> {
         let desired = &mut server.desired;
         desired.endpoint = (random.u8(0..8) > 0).then(|| ([10, 0, 0, random.u8(1..4)], 7000).into());
         desired.weight = Weight([0, 100, 300][random.usize(0..3)]);
-        desired.share = (random.u8(0..3) == 0).then(|| Share { namespace: "default".into(), name: "s".into() });
+        desired.share =
+            (random.u8(0..3) == 0).then(|| Share { namespace: "default".into(), name: "s".into() });
         desired.gateways = match random.u8(0..4) {
             0 => Gateways::Named([Gateway("eu".into())].into()),
             1 => Gateways::Named([Gateway("eu".into()), Gateway("us".into())].into()),
@@ -213,13 +224,26 @@ fn oracle_any_run_of_events_ends_as_a_new_engine_fed_the_end_state() {
             run(&mut engine, &mut snapshot, batch);
         }
         let (mut fresh, mut fresh_snapshot) = synced();
-        run(&mut fresh, &mut fresh_snapshot, [Event::Reset { source: SOURCE, servers: engine.servers().cloned().collect() }]);
+        run(
+            &mut fresh,
+            &mut fresh_snapshot,
+            [Event::Reset { source: SOURCE, servers: engine.servers().cloned().collect() }],
+        );
         for gateway in ["eu", "us", "else"] {
-            assert_eq!(world(&snapshot, gateway), world(&fresh_snapshot, gateway), "{gateway}, round {round}, seed {seed}");
+            assert_eq!(
+                world(&snapshot, gateway),
+                world(&fresh_snapshot, gateway),
+                "{gateway}, round {round}, seed {seed}"
+            );
             let gateway = Gateway(gateway.into());
             assert_eq!(engine.table(&gateway), fresh.table(&gateway), "round {round}, seed {seed}");
         }
         assert_eq!(engine.layouts, fresh.layouts, "round {round}, seed {seed}");
+        assert_eq!(engine.claims.lost(), fresh.claims.lost(), "round {round}, seed {seed}");
+        let modes = |engine: &Engine| {
+            engine.counts.modes.iter().filter(|(_, n)| **n > 0).map(|(m, n)| (*m, *n)).collect::<Vec<_>>()
+        };
+        assert_eq!(modes(&engine), modes(&fresh), "round {round}, seed {seed}");
     }
 }
 
@@ -228,7 +252,8 @@ fn order_any_permutation_gives_the_same_owners() {
     let seed = seed();
     let mut random = fastrand::Rng::with_seed(seed);
     for round in 0..200 {
-        let fleet: BTreeMap<_, _> = (0..12).map(|_| random_server(&mut random)).map(|s| (s.id.clone(), s)).collect();
+        let fleet: BTreeMap<_, _> =
+            (0..12).map(|_| random_server(&mut random)).map(|s| (s.id.clone(), s)).collect();
         let mut events: Vec<_> = fleet.into_values().map(Event::Upsert).collect();
         let mut worlds = Vec::new();
         for _ in 0..3 {
@@ -257,7 +282,9 @@ fn one_change(fleet: usize, layout: fn(usize) -> String) -> (Work, Applied) {
 
 #[test]
 fn work_one_change_costs_the_same_among_any_number() {
-    for layout in [|i| format!("s{i:06}.example.com"), |i| format!("example.com/s{i:06}")] as [fn(usize) -> String; 2] {
+    for layout in
+        [|i| format!("s{i:06}.example.com"), |i| format!("example.com/s{i:06}")] as [fn(usize) -> String; 2]
+    {
         let small = one_change(1_000, layout);
         assert_eq!(small.0.servers, 1);
         assert_eq!(small.0.keys, 1);

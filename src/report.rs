@@ -1,0 +1,272 @@
+//! What people ask: who is there, what is routed where, and why a host can't be reached.
+//!
+//! Pure readings of the engine and the snapshot as rows that serialise. They cost what they list.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::claims::Standing;
+use crate::engine::Engine;
+use crate::model::{Gateway, Host, PathPrefix, Problem, RouteKey, Server};
+use crate::snapshot::{Kind, Snapshot};
+use crate::translate;
+
+/// Most servers that an explanation lists.
+const MAX_HINTS: usize = 20;
+
+/// A server and how it fares.
+#[derive(Clone, Debug, Serialize)]
+pub struct ServerRow {
+    /// The server.
+    #[serde(flatten)]
+    pub server: Arc<Server>,
+    /// Its cluster at Envoy.
+    pub cluster: String,
+    /// Routes it claims and does not hold, with the server that does.
+    pub lost: BTreeMap<String, String>,
+}
+
+impl ServerRow {
+    /// How this server fares in this engine.
+    pub fn of(engine: &Engine, server: &Arc<Server>) -> Self {
+        let lost =
+            server.desired.routes.iter().filter_map(|key| match engine.claims().standing(server, key)? {
+                Standing::LostTo(winner) => Some((key.to_string(), winner.to_string())),
+                Standing::Holds => None,
+            });
+        Self { server: server.clone(), cluster: translate::cluster_name(&server.id), lost: lost.collect() }
+    }
+}
+
+/// The servers whose id contains `filter`, by id.
+pub fn servers(engine: &Engine, filter: &str) -> Vec<ServerRow> {
+    let mut found: Vec<_> =
+        engine.servers().filter(|server| server.id.to_string().contains(filter)).collect();
+    found.sort_by(|one, other| one.id.cmp(&other.id));
+    found.into_iter().map(|server| ServerRow::of(engine, server)).collect()
+}
+
+/// A path of a host, as the Envoys of one gateway see it.
+#[derive(Clone, Debug, Serialize)]
+pub struct RouteRow {
+    /// The host.
+    pub host: Host,
+    /// The prefix on it.
+    pub path: PathPrefix,
+    /// The gateway; none: every gateway that has no row of its own.
+    pub gateway: Option<Gateway>,
+    /// The scope it is in.
+    pub scope: String,
+    /// Whom it lets in: `open`, or why not.
+    pub state: &'static str,
+    /// Who holds it.
+    pub holders: Vec<String>,
+    /// Who claims it and lost.
+    pub lost: Vec<String>,
+}
+
+/// The routes whose `host/path` contains `filter`, by host and path.
+pub fn routes(engine: &Engine, filter: &str) -> Vec<RouteRow> {
+    let claims = engine.claims();
+    let mut hosts: Vec<_> = claims.hosts().collect();
+    hosts.sort();
+    let mut rows = Vec::new();
+    for host in hosts {
+        let named: BTreeSet<_> = claims.named(host).cloned().collect();
+        for path in claims.paths(host) {
+            let key = RouteKey { host: host.clone(), path: path.clone() };
+            if !key.to_string().contains(filter) {
+                continue;
+            }
+            let views = [None].into_iter().chain(named.iter().map(Some));
+            rows.extend(views.filter_map(|view| route(engine, &key, view)));
+        }
+    }
+    rows
+}
+
+fn route(engine: &Engine, key: &RouteKey, view: Option<&Gateway>) -> Option<RouteRow> {
+    let claims = engine.claims();
+    let holders = claims.holders(&key.host, &key.path, view);
+    let first = holders.first()?;
+    let state = if translate::open(&holders).is_empty() { closed_word(first) } else { "open" };
+    let rooted = !claims.holders(&key.host, &PathPrefix::root(), view).is_empty();
+    let scope = translate::scope_name(&key.host, (!rooted).then(|| key.path.first_segment()));
+    let seen = claims.claimants(&key.host, &key.path).filter(|server| server.desired.gateways.include(view));
+    let lost = seen
+        .filter(|server| !holders.iter().any(|holder| holder.id == server.id))
+        .map(|server| server.id.to_string());
+    Some(RouteRow {
+        host: key.host.clone(),
+        path: key.path.clone(),
+        gateway: view.cloned(),
+        scope: scope.to_string(),
+        state,
+        lost: lost.collect(),
+        holders: holders.iter().map(|server| server.id.to_string()).collect(),
+    })
+}
+
+/// An open mode that takes nobody has a weight of 0, or no address.
+fn closed_word(server: &Server) -> &'static str {
+    match server.desired.mode.word() {
+        "open" if server.desired.endpoint.is_some() => "draining",
+        "open" => "misconfigured",
+        word => word,
+    }
+}
+
+/// One rung of the listener's ladder.
+#[derive(Clone, Debug, Serialize)]
+pub struct Rung {
+    /// The scope it looks for.
+    pub scope: String,
+    /// True when the gateway has it.
+    pub found: bool,
+}
+
+/// Why a request ends where it does.
+#[derive(Clone, Debug, Serialize)]
+pub struct Explanation {
+    /// The rungs that were tried, in their order; the last one decided.
+    pub tried: Vec<Rung>,
+    /// The route that takes the request; none is a 404.
+    pub route: Option<RouteRow>,
+    /// The same in a sentence.
+    pub verdict: String,
+    /// Servers that have to do with it: holders, losers, and those whose host or path has a problem.
+    pub servers: Vec<ServerRow>,
+}
+
+/// Walks the scope ladder as the listener does (`envoy/README.md`) for a host and path on a gateway.
+pub fn explain(
+    engine: &Engine,
+    snapshot: &Snapshot,
+    host: &Host,
+    path: &str,
+    gateway: &Gateway,
+) -> Explanation {
+    let segment = path.trim_start_matches('/').split(['/', '?']).next().unwrap_or_default();
+    let parent = host.as_str().split_once('.').map(|(_, parent)| format!("*.{parent}"));
+    let hosts = [Some(host.as_str().to_owned()), parent, Some("*".to_owned())];
+    let mut tried = Vec::new();
+    for rung in hosts.into_iter().flatten() {
+        let Ok(rung) = Host::parse(&rung) else { continue };
+        let with_segment = (!segment.is_empty()).then_some(Some(segment));
+        for segment in [None].into_iter().chain(with_segment) {
+            let scope = translate::scope_name(&rung, segment);
+            let found = snapshot.get(Kind::Scope, &scope, &gateway.0).is_some();
+            tried.push(Rung { scope: scope.to_string(), found });
+            if let Some(row) = found.then(|| longest(engine, &rung, path, gateway)).flatten() {
+                return explained(engine, tried, row);
+            }
+        }
+    }
+    let servers = engine.servers().filter(|server| {
+        let about = |problem: &Problem| problem.field.contains("/host") || problem.field.contains("/path");
+        server.problems.iter().any(about) || server.desired.routes.iter().any(|key| key.host == *host)
+    });
+    Explanation {
+        tried,
+        route: None,
+        verdict: format!("404: no server is known at {host}{path} on gateway {}", gateway.0),
+        servers: servers.take(MAX_HINTS).map(|server| ServerRow::of(engine, server)).collect(),
+    }
+}
+
+fn longest(engine: &Engine, host: &Host, path: &str, gateway: &Gateway) -> Option<RouteRow> {
+    // Envoy matches prefixes of whole segments and leaves the query alone.
+    let path = path.split('?').next().unwrap_or_default();
+    let fits = |prefix: &&PathPrefix| {
+        prefix.is_root()
+            || path.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let mut prefixes: Vec<_> = engine.claims().paths(host).filter(fits).collect();
+    prefixes.sort_by_key(|prefix| std::cmp::Reverse(prefix.as_str().len()));
+    prefixes.into_iter().find_map(|prefix| {
+        route(engine, &RouteKey { host: host.clone(), path: prefix.clone() }, Some(gateway))
+    })
+}
+
+fn explained(engine: &Engine, tried: Vec<Rung>, row: RouteRow) -> Explanation {
+    let key = RouteKey { host: row.host.clone(), path: row.path.clone() };
+    let verdict = match row.state {
+        "open" => format!("{key} is open: {}", row.holders.join(", ")),
+        state => format!("503: {key} is {state}: {}", row.holders.join(", ")),
+    };
+    let claimants = engine.claims().claimants(&key.host, &key.path).take(MAX_HINTS);
+    let servers = claimants.map(|server| ServerRow::of(engine, server)).collect();
+    Explanation { tried, route: Some(row), verdict, servers }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Event, Mode, ProblemKind};
+    use crate::testkit::{SOURCE, server, server_with};
+
+    fn explain_in(fleet: Vec<Arc<Server>>, host: &str, path: &str) -> Explanation {
+        let mut engine = Engine::new([SOURCE]);
+        let mut snapshot = Snapshot::default();
+        snapshot.apply(engine.apply([Event::Reset { source: SOURCE, servers: fleet }]).changes);
+        explain(&engine, &snapshot, &Host::parse(host).unwrap(), path, &Gateway("default".into()))
+    }
+
+    #[test]
+    fn the_ladder_is_walked_as_the_listener_does() {
+        let fleet = vec![server("a", &["*.example.com"]), server("b", &["a.example.com/game"])];
+        let explanation = explain_in(fleet.clone(), "a.example.com", "/game/x?y");
+        assert_eq!(explanation.verdict, "a.example.com/game is open: test/default/b");
+        let explanation = explain_in(fleet.clone(), "a.example.com", "/other");
+        assert_eq!(explanation.verdict, "*.example.com is open: test/default/a");
+        let scopes: Vec<_> = explanation.tried.iter().map(|rung| (&*rung.scope, rung.found)).collect();
+        assert_eq!(
+            scopes,
+            [("a.example.com", false), ("a.example.com/other", false), ("*.example.com", true)]
+        );
+        let explanation = explain_in(fleet, "example.com", "/");
+        assert!(
+            explanation.verdict.starts_with("404: no server is known at example.com/"),
+            "{}",
+            explanation.verdict
+        );
+    }
+
+    #[test]
+    fn a_closed_door_says_why() {
+        let drained =
+            server_with("a", &["a.x"], |server| server.desired.mode = Mode::Draining { redirect: None });
+        assert_eq!(explain_in(vec![drained], "a.x", "/").verdict, "503: a.x is draining: test/default/a");
+    }
+
+    #[test]
+    fn a_loser_and_a_mistyped_host_are_shown() {
+        let explanation = explain_in(vec![server("a", &["a.x"]), server("b", &["a.x"])], "a.x", "/");
+        assert_eq!(explanation.servers[1].lost["a.x"], "test/default/a");
+        let mistyped = server_with("a", &[], |server| {
+            server.problems.push(Problem::new(
+                ProblemKind::BadValue,
+                "metadata.annotations[\"tidegate.dev/host\"]",
+                "bad",
+            ));
+        });
+        assert_eq!(explain_in(vec![mistyped], "a.x", "/").servers.len(), 1);
+    }
+
+    #[test]
+    fn rows_are_sorted_and_filtered() {
+        let mut engine = Engine::new([SOURCE]);
+        let fleet = vec![server("b", &["b.x", "a.x/p"]), server("a", &["a.x"]), server("c", &["a.x"])];
+        engine.apply([Event::Reset { source: SOURCE, servers: fleet }]);
+        let keys: Vec<_> = routes(&engine, "")
+            .iter()
+            .map(|row| format!("{}{} in {}", row.host, row.path, row.scope))
+            .collect();
+        assert_eq!(keys, ["a.x/ in a.x", "a.x/p in a.x", "b.x/ in b.x"]);
+        assert_eq!(routes(&engine, "a.x")[0].lost, ["test/default/c"]);
+        assert_eq!(servers(&engine, "default/b").len(), 1);
+        assert_eq!(servers(&engine, "").len(), 3);
+    }
+}
