@@ -1,0 +1,424 @@
+//! The watch over a fleet directory: events of the operating system in, looks at files out. It decides
+//! only *when* to look; `disk` looks, `fleet` says what that changes.
+//!
+//! A notice never says what happened, only where to look. So a lost one costs time, not truth, and one
+//! too many costs a read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, info};
+
+use super::content::{Content, MAX_PROBLEMS};
+use super::disk::{self, Identity, Look, Stat};
+use super::fleet::Fleet;
+use super::notice::{Notice, notices};
+use super::parse::Format;
+use super::{Options, Report, SOURCE};
+use crate::model::{Event, Problem, ProblemKind};
+
+/// A file that is written to but not closed is read when it was left alone for so long, ...
+const QUIET: Duration = Duration::from_millis(50);
+/// ... and no later than this after the first write.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// An editor may rename the old file away before the new one is there.
+const GRACE: Duration = Duration::from_millis(250);
+/// A directory that is back is filled by somebody: it is read when nothing happened for so long, ...
+const SETTLE: Duration = Duration::from_secs(1);
+/// ... and no later than this.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(10);
+/// How often a directory that is not there is looked for.
+const RETRY: Duration = Duration::from_millis(500);
+/// How often all stats are compared, should an event be lost.
+const RESCAN: Duration = Duration::from_secs(10);
+/// The same, when the operating system gives no events.
+const RESCAN_BLIND: Duration = Duration::from_secs(2);
+/// Notices that wait. When it is full the watcher's thread waits and the kernel's queue fills; that
+/// overflows into a rescan, so nothing is lost.
+const NOTICES: usize = 1024;
+
+/// When to look at a file.
+#[derive(Clone, Copy, Debug)]
+struct Due {
+    first: Instant,
+    at: Instant,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// The directory is not there, or can't be read.
+    Lost {
+        retry_at: Instant,
+    },
+    /// It is back.
+    Settling {
+        since: Instant,
+        until: Instant,
+    },
+    Watching,
+}
+
+/// The receiver of events has gone: there is nobody to work for.
+struct Closed;
+
+struct Watch {
+    options: Arc<Options>,
+    events: mpsc::Sender<Vec<Event>>,
+    report: watch::Sender<Report>,
+    fleet: Fleet,
+    stats: BTreeMap<String, Option<Stat>>,
+    phase: Phase,
+    /// Dropped, it stops watching. None while the operating system gives no events.
+    watcher: Option<RecommendedWatcher>,
+    identity: Option<Identity>,
+    pending: BTreeMap<String, Due>,
+    /// Files that were not there when they were looked for, since when.
+    missing: BTreeMap<String, Instant>,
+    rescan_at: Instant,
+    /// It was lost: should it come back without a file, that is not believed.
+    was_lost: bool,
+    /// What is wrong with the directory itself.
+    trouble: Option<String>,
+    held: Option<String>,
+    listed: bool,
+    reads: u64,
+}
+
+/// See [`super::run`].
+pub(super) async fn run(
+    options: Arc<Options>,
+    events: mpsc::Sender<Vec<Event>>,
+    report: watch::Sender<Report>,
+) -> anyhow::Result<()> {
+    let now = Instant::now();
+    let closed = events.clone();
+    let mut closed = pin!(closed.closed());
+    let mut watch = Watch {
+        options,
+        events,
+        report,
+        fleet: Fleet::default(),
+        stats: BTreeMap::new(),
+        phase: Phase::Lost { retry_at: now },
+        watcher: None,
+        identity: None,
+        pending: BTreeMap::new(),
+        missing: BTreeMap::new(),
+        rescan_at: now,
+        was_lost: false,
+        trouble: None,
+        held: None,
+        listed: false,
+        reads: 0,
+    };
+    let mut inbox = None;
+    loop {
+        tokio::select! {
+            () = &mut closed => return Ok(()),
+            notice = next(&mut inbox) => watch.note(notice),
+            () = sleep_until(watch.wake_at()) => {
+                if watch.act(&mut inbox).await.is_err() {
+                    return Ok(());
+                }
+                watch.publish();
+            }
+        }
+    }
+}
+
+async fn next(inbox: &mut Option<mpsc::Receiver<Notice>>) -> Notice {
+    let Some(notices) = inbox else { return std::future::pending().await };
+    let Some(notice) = notices.recv().await else {
+        // Its thread has ended: watch anew.
+        *inbox = None;
+        return Notice::Lost;
+    };
+    notice
+}
+
+impl Watch {
+    fn wake_at(&self) -> Instant {
+        match self.phase {
+            Phase::Lost { retry_at } => retry_at,
+            Phase::Settling { until, .. } => until,
+            Phase::Watching => self.pending.values().map(|due| due.at).fold(self.rescan_at, Instant::min),
+        }
+    }
+
+    fn note(&mut self, notice: Notice) {
+        let now = Instant::now();
+        if let (Phase::Settling { since, until }, true) = (&mut self.phase, notice != Notice::Lost) {
+            *until = (now + SETTLE).min(*since + SETTLE_PATIENCE);
+            return;
+        }
+        match notice {
+            // Nothing is looked at alone before all was listed, and nothing of a doubtful directory.
+            Notice::Now(_) | Notice::Soon(_) if self.was_lost || !self.listed => self.rescan_at = now + QUIET,
+            Notice::Now(name) => _ = self.pending.insert(name, Due { first: now, at: now }),
+            Notice::Soon(name) => {
+                let due = self.pending.entry(name).or_insert(Due { first: now, at: now });
+                due.at = (now + QUIET).min(due.first + PATIENCE);
+            }
+            Notice::Everything => self.rescan_at = self.rescan_at.min(now + QUIET),
+            // The last word of a watcher that was dropped is no news.
+            Notice::Lost if self.watcher.is_none() => {}
+            Notice::Lost => {
+                self.lose("is gone");
+                self.publish();
+            }
+        }
+    }
+
+    /// Keeps everything, and looks for the directory from now on.
+    fn lose(&mut self, why: impl std::fmt::Display) {
+        self.watcher = None;
+        self.identity = None;
+        self.pending.clear();
+        self.missing.clear();
+        self.was_lost = self.listed;
+        self.trouble = Some(format!("{why}; looked for again every half second"));
+        self.phase = Phase::Lost { retry_at: Instant::now() + RETRY };
+    }
+
+    async fn act(&mut self, inbox: &mut Option<mpsc::Receiver<Notice>>) -> Result<(), Closed> {
+        let now = Instant::now();
+        match self.phase {
+            Phase::Lost { retry_at } if retry_at <= now => {
+                let is_first = self.trouble.is_none();
+                match self.open(inbox) {
+                    Err(error) => self.lose(error),
+                    Ok(()) if is_first => {
+                        self.phase = Phase::Watching;
+                        self.scan(inbox).await?;
+                    }
+                    Ok(()) => self.phase = Phase::Settling { since: now, until: now + SETTLE },
+                }
+            }
+            Phase::Settling { until, .. } if until <= now => {
+                self.phase = Phase::Watching;
+                self.scan(inbox).await?;
+            }
+            Phase::Watching if self.rescan_at <= now => self.scan(inbox).await?,
+            Phase::Watching => self.look_at_due(now).await?,
+            Phase::Lost { .. } | Phase::Settling { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Watches the directory. Without events of the operating system it goes on blind, by stats alone.
+    fn open(&mut self, inbox: &mut Option<mpsc::Receiver<Notice>>) -> std::io::Result<()> {
+        // Asked first: should it be swapped right now, the next scan sees another identity.
+        let identity = disk::directory(&self.options.dir)?;
+        if *self.identity.get_or_insert(identity) != identity {
+            return Err(std::io::Error::other("was replaced by another directory"));
+        }
+        let (sender, receiver) = mpsc::channel(NOTICES);
+        let dir = self.options.dir.clone();
+        let handler = move |event: notify::Result<notify::Event>| {
+            let list = event.map_or_else(|_| vec![Notice::Everything], |event| notices(&dir, &event));
+            for notice in list {
+                // An error says that this watch has ended.
+                let _ = sender.blocking_send(notice);
+            }
+        };
+        let watcher = RecommendedWatcher::new(handler, notify::Config::default()).and_then(|mut watcher| {
+            watcher.watch(&self.options.dir, RecursiveMode::NonRecursive)?;
+            Ok(watcher)
+        });
+        match watcher {
+            Ok(watcher) => {
+                *inbox = Some(receiver);
+                self.watcher = Some(watcher);
+                self.trouble = None;
+            }
+            Err(error) => {
+                *inbox = None;
+                self.watcher = None;
+                let seconds = RESCAN_BLIND.as_secs();
+                self.trouble =
+                    Some(format!("can't be watched: {error}; it is read every {seconds} seconds instead"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares all stats, and looks at what differs.
+    async fn scan(&mut self, inbox: &mut Option<mpsc::Receiver<Notice>>) -> Result<(), Closed> {
+        if self.watcher.is_none()
+            && self.listed
+            && let Err(error) = self.open(inbox)
+        {
+            self.lose(error);
+            return Ok(());
+        }
+        self.rescan_at = Instant::now() + if self.watcher.is_some() { RESCAN } else { RESCAN_BLIND };
+        let options = self.options.clone();
+        let listing =
+            spawn_blocking(move || Ok((disk::directory(&options.dir)?, disk::list(&options.dir)?))).await;
+        let (identity, list) = match listing.unwrap_or_else(|panic| Err(std::io::Error::other(panic))) {
+            Ok(listing) => listing,
+            Err(error) => {
+                self.lose(format_args!("can't be read: {error}"));
+                return Ok(());
+            }
+        };
+        if self.identity != Some(identity) {
+            self.lose("was replaced by another directory");
+            return Ok(());
+        }
+        if self.was_lost && list.is_empty() && !self.fleet.is_empty() {
+            self.held = Some(format!(
+                "{} came back empty; holding {} servers; add a file, or restart to accept it",
+                self.options.dir.display(),
+                self.fleet.len()
+            ));
+            return Ok(());
+        }
+        (self.was_lost, self.held) = (false, None);
+
+        let names: BTreeSet<&str> = list.iter().map(|(name, _)| name.as_str()).collect();
+        let gone: Vec<_> = self.stats.keys().filter(|name| !names.contains(name.as_str())).cloned().collect();
+        let differs =
+            |(name, stat): &(String, Option<Stat>)| stat.is_none() || self.stats.get(name) != Some(stat);
+        let changed: Vec<_> =
+            list.iter().filter(|file| differs(file)).map(|(name, _)| name.clone()).collect();
+        let now = Instant::now();
+        for name in &changed {
+            self.pending.remove(name);
+        }
+        for name in gone {
+            self.pending.entry(name).or_insert(Due { first: now, at: now });
+        }
+        self.look_at(changed).await?;
+        if !self.listed {
+            self.listed = true;
+            let servers: Vec<_> = self.fleet.servers().cloned().collect();
+            info!(dir = %self.options.dir.display(), files = self.fleet.files(), servers = servers.len(), "fleet directory listed");
+            self.send(vec![Event::Reset { source: SOURCE, servers }]).await?;
+        }
+        Ok(())
+    }
+
+    async fn look_at_due(&mut self, now: Instant) -> Result<(), Closed> {
+        let due: Vec<_> =
+            self.pending.iter().filter(|(_, due)| due.at <= now).map(|(name, _)| name.clone()).collect();
+        for name in &due {
+            self.pending.remove(name);
+        }
+        self.look_at(due).await
+    }
+
+    async fn look_at(&mut self, names: Vec<String>) -> Result<(), Closed> {
+        for name in names {
+            let options = self.options.clone();
+            let file = name.clone();
+            let look = spawn_blocking(move || {
+                let path = options.dir.join(&file);
+                let format = Format::of(&path).unwrap_or(Format::Yaml);
+                disk::look(&path, &file, format, options.max_file_bytes, options.host_template.as_deref())
+            });
+            // A panic in a parser is a bug, but not one that may cost a fleet.
+            let look = look.await.unwrap_or_else(|panic| Look::Found {
+                stat: None,
+                content: Content::unreadable(
+                    &name,
+                    ProblemKind::Unreadable,
+                    format!("can't be read: {panic}"),
+                ),
+                was_read: true,
+            });
+            self.take(name, look).await?;
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, name: String, look: Look) -> Result<(), Closed> {
+        let changes = match look {
+            Look::Found { stat, content, was_read } => {
+                self.reads += u64::from(was_read);
+                self.missing.remove(&name);
+                let changes = self.fleet.replace(&name, content);
+                debug!(file = %name, changes = changes.len(), "file read");
+                self.stats.insert(name, stat);
+                changes
+            }
+            Look::Gone if !self.fleet.knows(&name) => return Ok(()),
+            Look::Gone => {
+                let now = Instant::now();
+                let since = *self.missing.entry(name.clone()).or_insert(now);
+                if now < since + GRACE {
+                    self.pending.insert(name, Due { first: now, at: since + GRACE });
+                    return Ok(());
+                }
+                // Its file is gone, or all of them: a directory that vanished is no deletion.
+                if disk::directory(&self.options.dir).ok() != self.identity {
+                    self.lose("is gone");
+                    return Ok(());
+                }
+                self.missing.remove(&name);
+                self.stats.remove(&name);
+                let changes = self.fleet.remove(&name);
+                debug!(file = %name, changes = changes.len(), "file deleted");
+                changes
+            }
+        };
+        self.send(changes).await
+    }
+
+    async fn send(&self, changes: Vec<Event>) -> Result<(), Closed> {
+        // Before the listing is told as a whole, its parts are not.
+        if changes.is_empty() || !self.listed {
+            return Ok(());
+        }
+        self.events.send(changes).await.map_err(|_| Closed)
+    }
+
+    fn publish(&self) {
+        let dir = self.options.dir.display();
+        let mut problems: Vec<_> = self
+            .trouble
+            .iter()
+            .map(|why| Problem::new(ProblemKind::Unreadable, dir.to_string(), why))
+            .collect();
+        if self.missing.is_empty() {
+            problems.extend(self.fleet.problems());
+            problems.truncate(MAX_PROBLEMS);
+        } else {
+            // A file on its way to another name stands in two: what is said now would be void at once.
+            problems.extend(
+                self.report
+                    .borrow()
+                    .problems
+                    .iter()
+                    .filter(|problem| problem.field != dir.to_string())
+                    .cloned(),
+            );
+        }
+        let lost =
+            matches!(self.phase, Phase::Lost { .. } | Phase::Settling { .. }) && !self.fleet.is_empty();
+        let lost = lost.then(|| {
+            format!("{dir} is not there to be read: {} servers are kept as they were", self.fleet.len())
+        });
+        let report = Report {
+            listed: self.listed,
+            files: self.fleet.files(),
+            held: lost.or_else(|| self.held.clone()).or_else(|| self.fleet.held()),
+            problems,
+            reads: self.reads,
+        };
+        self.report.send_if_modified(|before| {
+            if *before == report {
+                return false;
+            }
+            report.tell(before);
+            *before = report;
+            true
+        });
+    }
+}
