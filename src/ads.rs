@@ -1,0 +1,440 @@
+//! The gRPC services: delta ADS, and LRS beside it. They move messages between a socket and a
+//! [`Session`]; what is said is the session's business.
+//!
+//! Each stream has its own task. A slow Envoy holds up its own: a response is made when the socket has
+//! room for it, of the newest state, so nothing queues.
+
+use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant, SystemTime};
+
+use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
+use envoy_types::pb::envoy::service::load_stats::v3::load_reporting_service_server::{
+    LoadReportingService, LoadReportingServiceServer,
+};
+use envoy_types::pb::envoy::service::load_stats::v3::{LoadStatsRequest, LoadStatsResponse};
+use envoy_types::pb::google::protobuf::Duration as ProtoDuration;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::codec::{Codec, EncodeBuf, Encoder};
+use tonic::server::{Grpc, NamedService, StreamingService};
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status, Streaming};
+use tonic_prost::ProstDecoder;
+use tower_service::Service;
+use tracing::{Instrument, debug, info, info_span, warn};
+
+use crate::envoys::{Envoys, StreamStatus, now};
+use crate::metrics::{Metrics, TypeLabel};
+use crate::owner::Desk;
+use crate::session::{Note, Push, Refusal, Session, World};
+use crate::store::Store;
+use crate::translate::CLUSTER_PREFIX;
+
+/// Largest request that is read: at a reconnect an Envoy lists all it holds, about 80 bytes a name.
+pub const MAX_REQUEST: usize = 64 << 20;
+/// How often an Envoy reports its live sessions.
+pub const LOAD_INTERVAL: Duration = Duration::from_secs(5);
+
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Responses that wait for the socket: one being written, one ready behind it.
+const OUTBOX: usize = 2;
+
+const SERVICE: &str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
+const DELTA: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+
+/// What every stream shares.
+#[derive(Clone, Debug)]
+pub struct Ads {
+    /// What is sent.
+    pub store: Arc<Store>,
+    /// Where RDS tables are asked for.
+    pub desk: Desk,
+    /// Where streams say how they are.
+    pub envoys: Arc<Envoys>,
+    /// Where they count.
+    pub metrics: Metrics,
+    /// Turns true when the process ends: an ADS stream never ends by itself.
+    pub shutdown: watch::Receiver<bool>,
+}
+
+impl Ads {
+    /// Serves until the shutdown is said.
+    pub async fn run(self, listener: TcpListener) -> Result<(), tonic::transport::Error> {
+        let mut shutdown = self.shutdown.clone();
+        let streams = Arc::new(AtomicU64::new(0));
+        let lrs = LoadReportingServiceServer::new(Lrs { ads: self.clone(), streams: streams.clone() })
+            .max_decoding_message_size(MAX_REQUEST);
+        let mut routes = Routes::new(AdsService { ads: self, streams }).add_service(lrs);
+        let router = std::mem::take(routes.axum_router_mut());
+        *routes.axum_router_mut() = router.fallback(async || {
+            Status::unimplemented("only ADS is served here: set ads_config with api_type DELTA_GRPC")
+                .into_http::<tonic::body::Body>()
+        });
+        Server::builder()
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .tcp_nodelay(true)
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
+                turned(&mut shutdown).await;
+            })
+            .await
+    }
+}
+
+/// The generated server encodes a message type; this one writes frames around bytes that all streams share.
+#[derive(Clone)]
+struct AdsService {
+    ads: Ads,
+    streams: Arc<AtomicU64>,
+}
+
+impl NamedService for AdsService {
+    const NAME: &'static str = SERVICE;
+}
+
+type HttpFuture = Pin<Box<dyn Future<Output = Result<http::Response<tonic::body::Body>, Infallible>> + Send>>;
+
+impl Service<http::Request<tonic::body::Body>> for AdsService {
+    type Response = http::Response<tonic::body::Body>;
+    type Error = Infallible;
+    type Future = HttpFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
+        let service = self.clone();
+        Box::pin(async move {
+            if request.uri().path() != DELTA {
+                let why = "state of the world is not served: set api_type DELTA_GRPC in ads_config";
+                return Ok(Status::unimplemented(why).into_http());
+            }
+            let mut grpc = Grpc::new(PushCodec).apply_max_message_size_config(Some(MAX_REQUEST), None);
+            Ok(grpc.streaming(service, request).await)
+        })
+    }
+}
+
+impl StreamingService<DeltaDiscoveryRequest> for AdsService {
+    type Response = Push;
+    type ResponseStream = ReceiverStream<Result<Push, Status>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Self::ResponseStream>, Status>> + Send>>;
+
+    fn call(&mut self, request: Request<Streaming<DeltaDiscoveryRequest>>) -> Self::Future {
+        let number = self.streams.fetch_add(1, Ordering::Relaxed);
+        let peer = request.remote_addr();
+        let (outbox, responses) = mpsc::channel(OUTBOX);
+        let stream = Stream::new(number, peer, self.ads.clone());
+        tokio::spawn(stream.run(request.into_inner(), outbox).instrument(info_span!("ads", stream = number)));
+        Box::pin(async move { Ok(Response::new(ReceiverStream::new(responses))) })
+    }
+}
+
+struct PushCodec;
+
+impl Codec for PushCodec {
+    type Encode = Push;
+    type Decode = DeltaDiscoveryRequest;
+    type Encoder = PushEncoder;
+    type Decoder = ProstDecoder<DeltaDiscoveryRequest>;
+
+    fn encoder(&mut self) -> PushEncoder {
+        PushEncoder
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        ProstDecoder::default()
+    }
+}
+
+struct PushEncoder;
+
+impl Encoder for PushEncoder {
+    type Item = Push;
+    type Error = Status;
+
+    fn encode(&mut self, push: Push, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.reserve(push.size());
+        push.encode(buffer);
+        Ok(())
+    }
+}
+
+/// One Envoy's stream.
+struct Stream {
+    number: u64,
+    peer: String,
+    since: u64,
+    ads: Ads,
+    session: Session,
+    /// When responses went, until they are answered.
+    sent: VecDeque<(u64, Instant)>,
+}
+
+impl Stream {
+    fn new(number: u64, peer: Option<SocketAddr>, ads: Ads) -> Self {
+        // Microseconds since 1970: another one for each stream of an Envoy, whichever replica it is with.
+        let time =
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_micros());
+        Self {
+            number,
+            peer: peer.map(|peer| peer.to_string()).unwrap_or_default(),
+            since: now(),
+            ads,
+            session: Session::new(u64::try_from(time).unwrap_or(u64::MAX)),
+            sent: VecDeque::new(),
+        }
+    }
+
+    async fn run(
+        mut self,
+        mut requests: Streaming<DeltaDiscoveryRequest>,
+        outbox: mpsc::Sender<Result<Push, Status>>,
+    ) {
+        self.ads.metrics.streams.inc();
+        if let Err(status) = self.converse(&mut requests, &outbox).await {
+            self.ads.metrics.refused_streams.inc();
+            warn!(peer = self.peer, reason = status.message(), "stream refused");
+            // If the peer reads nothing, it learns of it by the end of the stream.
+            _ = outbox.try_send(Err(status));
+        }
+        self.ads.envoys.remove(self.number);
+        self.ads.metrics.streams.dec();
+        if let Some(node) = self.session.node() {
+            info!(envoy = node.id, gateway = &*node.gateway.0, "envoy left");
+        }
+    }
+
+    async fn converse(
+        &mut self,
+        requests: &mut Streaming<DeltaDiscoveryRequest>,
+        outbox: &mpsc::Sender<Result<Push, Status>>,
+    ) -> Result<(), Status> {
+        let mut shutdown = self.ads.shutdown.clone();
+        let mut revisions = self.ads.store.revisions();
+        let mut synced = self.ads.store.synced();
+        // Never wipe: an Envoy that is told of a fleet before it is known would drop all it has.
+        tokio::select! {
+            () = turned(&mut synced) => {}
+            () = turned(&mut shutdown) => return Ok(()),
+            () = outbox.closed() => return Ok(()),
+        }
+        let mut eager = false;
+        loop {
+            tokio::select! {
+                // All that was asked is read before anything is said: at a reconnect Envoy states its
+                // types in messages of their own, and they are answered together.
+                biased;
+                () = turned(&mut shutdown) => return Ok(()),
+                request = requests.message() => match request {
+                    Ok(Some(request)) => self.hear(request)?,
+                    // A peer that vanished is no fault of ours, nor a reason to say so twice.
+                    Ok(None) | Err(_) => return Ok(()),
+                },
+                permit = outbox.reserve(), if eager => {
+                    let Ok(permit) = permit else { return Ok(()) };
+                    match self.speak().await? {
+                        Some(push) => permit.send(Ok(push)),
+                        None => eager = false,
+                    }
+                    continue;
+                }
+                _ = revisions.changed() => {}
+            }
+            eager = true;
+        }
+    }
+
+    fn hear(&mut self, request: DeltaDiscoveryRequest) -> Result<(), Status> {
+        if self.session.node().is_none()
+            && let Some(node) = &request.node
+            && self.ads.envoys.is_suspect(&node.id)
+        {
+            self.session.suspect();
+        }
+        let notes = self
+            .ads
+            .store
+            .read(|snapshot| self.session.on_request(request, snapshot))
+            .map_err(|r| status(&r))?;
+        for note in notes {
+            self.note(note);
+        }
+        self.publish();
+        Ok(())
+    }
+
+    /// The next response, of the newest state.
+    async fn speak(&mut self) -> Result<Option<Push>, Status> {
+        let table = if self.session.wants_table() { self.table().await } else { None };
+        let push = self
+            .ads
+            .store
+            .read(|snapshot| self.session.next(World { snapshot, table: table.as_ref() }))
+            .map_err(|refusal| status(&refusal))?;
+        if let Some(push) = &push {
+            let (metrics, label) = (&self.ads.metrics, TypeLabel::from(push.kind));
+            metrics.pushes.get_or_create(&label).inc();
+            metrics.pushed_resources.get_or_create(&label).inc_by(push.resources.len() as u64);
+            metrics.pushed_removals.get_or_create(&label).inc_by(push.removed.len() as u64);
+            metrics.pushed_bytes.get_or_create(&label).inc_by(push.size() as u64);
+            if push.kind.is_some() {
+                self.sent.push_back((push.nonce, Instant::now()));
+            }
+            debug!(kind = ?push.kind, nonce = push.nonce, resources = push.resources.len(), removed = push.removed.len(), "push");
+        }
+        self.publish();
+        Ok(push)
+    }
+
+    async fn table(&self) -> Option<(u64, crate::snapshot::Resource)> {
+        let gateway = self.session.node()?.gateway.clone();
+        let store = self.ads.store.clone();
+        // Asked of the engine's task, which commits: so its revision is that of the store.
+        self.ads.desk.ask(move |engine| (store.revision(), engine.table(&gateway))).await
+    }
+
+    fn note(&mut self, note: Note) {
+        let metrics = &self.ads.metrics;
+        match note {
+            Note::Connected(node) => {
+                info!(
+                    envoy = node.id,
+                    gateway = &*node.gateway.0,
+                    version = node.version,
+                    peer = self.peer,
+                    "envoy connected"
+                );
+            }
+            Note::Acked { kind, nonce } => {
+                let label = TypeLabel::from(Some(kind));
+                metrics.acks.get_or_create(&label).inc();
+                if let Some(at) = self.sent.iter().position(|(sent, _)| *sent == nonce)
+                    && let Some((_, sent)) = self.sent.remove(at)
+                {
+                    metrics.ack_seconds.get_or_create(&label).observe(sent.elapsed().as_secs_f64());
+                }
+            }
+            Note::Nacked { kind, nonce, resources, reason } => {
+                metrics.nacks.get_or_create(&TypeLabel::from(Some(kind))).inc();
+                self.sent.retain(|(sent, _)| *sent != nonce);
+                if let Some(node) = self.session.node() {
+                    self.ads.envoys.suspect(&node.id);
+                    debug!(envoy = node.id, ?kind, nonce, resources, reason, "response refused");
+                }
+            }
+            Note::Quarantined { kind, name, version, reason } => {
+                metrics.quarantines.get_or_create(&TypeLabel::from(Some(kind))).inc();
+                if self.ads.envoys.is_news(kind, &name, version) {
+                    let envoy = self.session.node().map(|node| node.id.as_str());
+                    warn!(envoy, ?kind, %name, reason, "envoy refuses a resource, it is not sent again until it changes");
+                }
+            }
+            Note::StaleNonce => debug!("stale nonce"),
+            Note::UnknownType(url) => debug!(url, "type is not served"),
+        }
+    }
+
+    fn publish(&self) {
+        let Some(node) = self.session.node() else { return };
+        let status = StreamStatus {
+            node: node.clone(),
+            peer: self.peer.clone(),
+            since: self.since,
+            acked: self.session.settled(),
+            types: self.session.status(),
+        };
+        self.ads.envoys.put(self.number, status);
+    }
+}
+
+/// Returns when a switch is on, or its owner is gone.
+async fn turned(switch: &mut watch::Receiver<bool>) {
+    _ = switch.wait_for(|on| *on).await;
+}
+
+fn status(refusal: &Refusal) -> Status {
+    match refusal {
+        Refusal::NoNode | Refusal::BadGateway(_) | Refusal::LongName(_) => {
+            Status::invalid_argument(refusal.to_string())
+        }
+        Refusal::TooManyNames => Status::resource_exhausted(refusal.to_string()),
+        Refusal::FellBehind => Status::aborted(refusal.to_string()),
+    }
+}
+
+/// The load reporting service: the number of requests in progress is the number of open WebSockets.
+struct Lrs {
+    ads: Ads,
+    streams: Arc<AtomicU64>,
+}
+
+#[tonic::async_trait]
+impl LoadReportingService for Lrs {
+    type StreamLoadStatsStream = ReceiverStream<Result<LoadStatsResponse, Status>>;
+
+    async fn stream_load_stats(
+        &self,
+        request: Request<Streaming<LoadStatsRequest>>,
+    ) -> Result<Response<Self::StreamLoadStatsStream>, Status> {
+        let number = self.streams.fetch_add(1, Ordering::Relaxed);
+        let (outbox, responses) = mpsc::channel(1);
+        let ads = self.ads.clone();
+        tokio::spawn(async move {
+            listen(number, &ads, request.into_inner(), outbox).await;
+            ads.envoys.remove(number);
+            ads.metrics.sessions.set(ads.envoys.all_sessions().try_into().unwrap_or(i64::MAX));
+        });
+        Ok(Response::new(ReceiverStream::new(responses)))
+    }
+}
+
+async fn listen(
+    number: u64,
+    ads: &Ads,
+    mut reports: Streaming<LoadStatsRequest>,
+    outbox: mpsc::Sender<Result<LoadStatsResponse, Status>>,
+) {
+    let mut shutdown = ads.shutdown.clone();
+    let answer = LoadStatsResponse {
+        send_all_clusters: true,
+        load_reporting_interval: Some(ProtoDuration {
+            seconds: LOAD_INTERVAL.as_secs().try_into().unwrap_or(i64::MAX),
+            nanos: 0,
+        }),
+        ..Default::default()
+    };
+    if outbox.send(Ok(answer)).await.is_err() {
+        return;
+    }
+    loop {
+        let report = tokio::select! {
+            () = turned(&mut shutdown) => return,
+            report = reports.message() => report,
+        };
+        let Ok(Some(report)) = report else { return };
+        let mut load = HashMap::new();
+        for cluster in
+            report.cluster_stats.iter().filter(|cluster| cluster.cluster_name.starts_with(CLUSTER_PREFIX))
+        {
+            let open: u64 =
+                cluster.upstream_locality_stats.iter().map(|stats| stats.total_requests_in_progress).sum();
+            if open > 0 {
+                load.insert(cluster.cluster_name.as_str().into(), open);
+            }
+        }
+        ads.envoys.report(number, load);
+        ads.metrics.sessions.set(ads.envoys.all_sessions().try_into().unwrap_or(i64::MAX));
+    }
+}

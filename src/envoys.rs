@@ -1,0 +1,144 @@
+//! What is known of the Envoys: their streams, what they refused, the sessions they report.
+//!
+//! Each stream writes its own row; people and metrics read them. Nothing here decides what is sent.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use crate::session::{ChannelStatus, Node, Type};
+use crate::snapshot::{Name, Revision, Version};
+
+/// Most Envoys remembered for having refused something, and most refusals remembered as logged.
+const MAX_REMEMBERED: usize = 10_000;
+
+/// One open stream, for people.
+#[derive(Clone, Debug, Serialize)]
+pub struct StreamStatus {
+    /// Who is at the other end.
+    #[serde(flatten)]
+    pub node: Node,
+    /// Where it comes from.
+    pub peer: String,
+    /// When it came, in seconds since 1970.
+    pub since: u64,
+    /// Everything it subscribed is acknowledged up to this revision.
+    pub acked: Revision,
+    /// A row a type.
+    pub types: Vec<ChannelStatus>,
+}
+
+/// Sessions by cluster, as one Envoy's last report has them.
+type Load = HashMap<Name, u64>;
+
+#[derive(Debug, Default)]
+struct State {
+    streams: BTreeMap<u64, StreamStatus>,
+    loads: HashMap<u64, Load>,
+    suspects: HashSet<String>,
+    logged: HashSet<(Type, Name, Option<Version>)>,
+}
+
+/// The register of all Envoys.
+#[derive(Debug, Default)]
+pub struct Envoys {
+    state: Mutex<State>,
+}
+
+impl Envoys {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replaces the row of a stream.
+    pub fn put(&self, stream: u64, status: StreamStatus) {
+        self.state().streams.insert(stream, status);
+    }
+
+    /// Forgets a stream, and the sessions it reported.
+    pub fn remove(&self, stream: u64) {
+        let mut state = self.state();
+        state.streams.remove(&stream);
+        state.loads.remove(&stream);
+    }
+
+    /// All rows, oldest stream first.
+    pub fn list(&self) -> Vec<StreamStatus> {
+        self.state().streams.values().cloned().collect()
+    }
+
+    /// Remembers that this Envoy refused a response, for its next streams.
+    pub fn suspect(&self, node: &str) {
+        let mut state = self.state();
+        if state.suspects.len() < MAX_REMEMBERED {
+            state.suspects.insert(node.to_owned());
+        }
+    }
+
+    /// True when this Envoy refused a response before.
+    pub fn is_suspect(&self, node: &str) -> bool {
+        self.state().suspects.contains(node)
+    }
+
+    /// True the first time that this content is refused by anyone: it is logged once, not once an Envoy.
+    pub fn is_news(&self, kind: Type, name: &Name, version: Option<Version>) -> bool {
+        let mut state = self.state();
+        if state.logged.len() >= MAX_REMEMBERED {
+            state.logged.clear();
+        }
+        state.logged.insert((kind, name.clone(), version))
+    }
+
+    /// What Envoys refuse now, by type and name: which Envoy, and its words.
+    pub fn refusals(&self) -> BTreeMap<(Type, Name), BTreeMap<String, String>> {
+        let mut refusals: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+        for stream in self.state().streams.values() {
+            for row in &stream.types {
+                for (name, refused) in &row.refused {
+                    let by_envoy = refusals.entry((row.kind, name.clone())).or_default();
+                    by_envoy.insert(stream.node.id.clone(), refused.reason.clone());
+                }
+            }
+        }
+        refusals
+    }
+
+    /// Of the Envoys of a gateway, or of all but `others`: how many there are, and how many have
+    /// acknowledged everything up to `revision`.
+    pub fn acknowledged(
+        &self,
+        gateway: Option<&str>,
+        others: &BTreeSet<String>,
+        revision: Revision,
+    ) -> (usize, usize) {
+        let state = self.state();
+        let concerned = state.streams.values().filter(|stream| match gateway {
+            Some(gateway) => &*stream.node.gateway.0 == gateway,
+            None => !others.contains(&*stream.node.gateway.0),
+        });
+        concerned
+            .fold((0, 0), |(all, acked), stream| (all + 1, acked + usize::from(stream.acked >= revision)))
+    }
+
+    /// Takes an Envoy's report of its live sessions in place of its last one.
+    pub fn report(&self, stream: u64, load: Load) {
+        self.state().loads.insert(stream, load);
+    }
+
+    /// Live sessions of a cluster, summed over all Envoys.
+    pub fn sessions(&self, cluster: &str) -> u64 {
+        self.state().loads.values().filter_map(|load| load.get(cluster)).sum()
+    }
+
+    /// Live sessions of all clusters.
+    pub fn all_sessions(&self) -> u64 {
+        self.state().loads.values().flat_map(HashMap::values).sum()
+    }
+}
+
+/// Seconds since 1970.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
