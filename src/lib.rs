@@ -1,12 +1,70 @@
-//! Tidegate
+//! Tidegate: an Envoy control plane that gives every game server its own host and path, and streams
+//! only the changes.
+//!
+//! The map of the house. A room imports only rooms of lower rows; `tests/purity.rs` checks it.
+//!
+//! ```text
+//!  11  main                                   what was typed
+//!  10  demo                                   a game to see it by
+//!   9  app                                    wiring and shutdown
+//!   8  admin  check                           health, metrics, API; files without a control plane
+//!   7  sources  ads  client                   the cluster's side, Envoy's side, a question from outside
+//!   6  owner                                  the one task that owns the engine
+//!   5  store  metrics  envoys  cli            shared handles; what was typed, as values
+//!  ══  the wall: below it no runtime, socket, clock, disk, environment or log  ══
+//!   4  report                                 what people ask, as rows
+//!   3  engine  session                        events to commits; one Envoy's stream
+//!   2  translate                              to Envoy's protos
+//!   1  spec  claims  snapshot  bootstrap      what may be written; who holds what; bytes in order; text
+//!   0  model                                  the words
+//! ```
+//!
+//! ```text
+//! sources ─ mpsc<Vec<Event>> ─▶ owner: Engine::apply ▸ Store::commit ─ watch<Revision> ─▶ one task a stream: Session ─▶ Envoy
+//!                                 ▲ questions: admin, table                                   └─ envoys: what each took
+//! ```
+
+/// Health, metrics and the JSON API over HTTP.
+pub mod admin;
+/// The gRPC services: delta ADS and load reports.
+pub mod ads;
+/// Wiring: sources, channels, tasks, shutdown.
+pub mod app;
+/// The Envoy bootstrap, as text.
 pub mod bootstrap;
+/// What fleet files would do.
+pub mod check;
+/// Who holds a route when several servers claim it.
 pub mod claims;
+/// What was typed, and what it means.
+pub mod cli;
+/// Questions to a running control plane.
+pub mod client;
+/// A game on stateful servers behind a real Envoy.
 pub mod demo;
+/// Events in, commits out.
 pub mod engine;
+/// What is known of the Envoys.
+pub mod envoys;
+/// Every metric family.
+pub mod metrics;
+/// The words: servers, hosts, paths, modes.
 pub mod model;
+/// The task that owns the engine.
+pub mod owner;
+/// What people ask, as rows.
+pub mod report;
+/// One Envoy's delta stream as a value.
 pub mod session;
+/// Encoded resources in the order of their change.
 pub mod snapshot;
+/// Where fleets come from.
+pub mod sources;
+/// What a user may write.
 pub mod spec;
+/// The shared handle on the snapshot.
+pub mod store;
 #[cfg(test)]
 mod testkit;
+/// Servers and routes to Envoy's protos.
 pub mod translate;

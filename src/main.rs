@@ -1,2 +1,104 @@
-//! Tidegate
-fn main() {}
+//! Parses what was typed, starts tracing, runs it, and turns an error into an exit code.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use tidegate::app::App;
+use tidegate::bootstrap::bootstrap;
+use tidegate::check::Checked;
+use tidegate::cli::{self, Command, Invocation, LogFormat, Output};
+use tidegate::{client, demo};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+fn main() -> ExitCode {
+    match cli::parse().and_then(run) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("tidegate: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(invocation: Invocation) -> anyhow::Result<ExitCode> {
+    let Invocation { log_format, log_filter, command } = invocation;
+    match command {
+        Command::Bootstrap(options) => {
+            print(&bootstrap(&options))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Check { paths, host_template, output } => check(&paths, host_template.as_deref(), output),
+        Command::Ask(ask) => {
+            let answer = runtime()?.block_on(client::ask(ask))?;
+            print(&format!("{answer}\n"))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Serve(config) => {
+            log(log_format, log_filter.as_deref().unwrap_or("info"), std::io::stderr)?;
+            runtime()?.block_on(async { App::start(config).await?.run(interrupted()).await })?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Demo(config) => {
+            // The demo says itself what happens; a log between its lines is for what goes wrong.
+            let filter = log_filter.as_deref().unwrap_or("warn");
+            log(log_format, filter, || demo::terminal::Cooked(std::io::stderr()))?;
+            runtime()?.block_on(demo::run(config, interrupted()))?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")
+}
+
+fn log(
+    format: LogFormat,
+    filter: &str,
+    writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static,
+) -> anyhow::Result<()> {
+    let filter: EnvFilter =
+        filter.parse().with_context(|| format!("RUST_LOG={filter:?} is not a filter; try tidegate=debug"))?;
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    match format {
+        LogFormat::Text => subscriber.with_target(false).with_ansi(false).init(),
+        LogFormat::Json => subscriber.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
+
+/// Writes to standard output. A reader that has seen enough, such as `head`, is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    use std::io::{ErrorKind, Write};
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("standard output"),
+        _ => Ok(()),
+    }
+}
+
+/// Returns at Ctrl-C and at the signals by which services are stopped.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut hangup)) = (signal(SignalKind::terminate()), signal(SignalKind::hangup()))
+    else {
+        _ = tokio::signal::ctrl_c().await;
+        return;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
+    }
+}
+
+fn check(paths: &[PathBuf], host_template: Option<&str>, output: Output) -> anyhow::Result<ExitCode> {
+    let checked = Checked::read(paths, host_template);
+    let text = match output {
+        Output::Json => serde_json::to_string_pretty(&checked)? + "\n",
+        Output::Table => checked.to_string(),
+    };
+    print(&text)?;
+    Ok(if checked.wrongs() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

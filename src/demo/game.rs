@@ -25,6 +25,8 @@ use tokio::sync::{Notify, broadcast, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, interval_at, timeout};
 use tracing::{debug, info, warn};
 
+use crate::cli::MAX_GAMES;
+
 /// Cells in a row of the canvas.
 pub const WIDTH: u8 = 48;
 /// Rows of the canvas.
@@ -37,8 +39,6 @@ pub const MESSAGE_LIMIT: usize = 1024;
 pub const PLAYER_LIMIT: usize = 200;
 /// Most cells one message may paint.
 pub const CELL_LIMIT: usize = 64;
-/// Most game servers in one arcade: each is a thread.
-pub const SERVER_LIMIT: usize = 128;
 
 const CELLS: usize = WIDTH as usize * HEIGHT as usize;
 const FRAME: Duration = Duration::from_millis(33);
@@ -92,7 +92,7 @@ pub enum Refusal {
     #[error("cannot listen on {0}: {1}")]
     Bind(SocketAddr, #[source] io::Error),
     /// The arcade is full.
-    #[error("there are {SERVER_LIMIT} game servers already")]
+    #[error("there are {MAX_GAMES} game servers already")]
     TooMany,
     /// The system gave no thread to run it.
     #[error("cannot start a thread: {0}")]
@@ -213,7 +213,7 @@ impl Arcade {
                 continue;
             }
             let (name, address) = key;
-            let room = self.games.len() < SERVER_LIMIT;
+            let room = self.games.len() < MAX_GAMES;
             match if room { Game::start(name, *address) } else { Err(Refusal::TooMany) } {
                 Ok(game) => {
                     info!(server = name, address = %game.address, "game server started");
@@ -594,67 +594,4 @@ fn escape(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_frame_tells_a_cell_once_however_often_it_was_painted() {
-        let world = Arc::new(World::new("game0"));
-        let mut seat = Seat::take(&world).expect("an empty server has a seat");
-        for colour in [1, 2, 3] {
-            seat.paint(colour, &[(4, 5)]).expect("a good paint");
-        }
-        let mut canvas = world.lock();
-        let Some(ToPlayer::Frame { cells, .. }) = canvas.frame() else { panic!("no frame") };
-        assert_eq!(cells, [(4, 5, 3)]);
-        assert!(canvas.frame().is_none());
-    }
-
-    #[test]
-    fn a_paint_that_breaks_a_rule_paints_nothing() {
-        let world = Arc::new(World::new("game0"));
-        let mut seat = Seat::take(&world).expect("an empty server has a seat");
-        assert!(seat.paint(COLOURS, &[(0, 0)]).is_err());
-        assert!(seat.paint(1, &[(0, 0), (WIDTH, 0)]).is_err());
-        assert!(seat.paint(1, &[(0, HEIGHT)]).is_err());
-        assert!(seat.paint(1, &[(0, 0); CELL_LIMIT + 1]).is_err());
-        assert_eq!(world.lock().cells, [0; CELLS]);
-    }
-
-    #[test]
-    fn the_allowance_runs_out() {
-        let mut allowance = Allowance::new(0, 3);
-        assert!(allowance.spend(3));
-        assert!(!allowance.spend(1));
-        assert!(!allowance.spend(usize::MAX));
-    }
-
-    #[test]
-    fn a_full_server_has_no_seat_until_one_leaves() {
-        let world = Arc::new(World::new("game0"));
-        let mut seats: Vec<_> = (0..PLAYER_LIMIT).map_while(|_| Seat::take(&world)).collect();
-        assert_eq!(seats.len(), PLAYER_LIMIT);
-        assert!(Seat::take(&world).is_none());
-        seats.pop();
-        assert!(Seat::take(&world).is_some());
-    }
-
-    #[test]
-    fn a_cursor_stays_on_the_canvas() {
-        let world = Arc::new(World::new("game0"));
-        let seat = Seat::take(&world).expect("an empty server has a seat");
-        seat.point(Some((-1.0, f32::INFINITY)));
-        assert_eq!(world.lock().players[&seat.id].at, Some((0.0, f32::from(HEIGHT))));
-    }
-
-    #[test]
-    fn two_hundred_players_have_names_of_their_own() {
-        let names: BTreeSet<_> = (1..=200).map(|id| Player::new(id).name).collect();
-        assert_eq!(names.len(), 200);
-    }
-
-    #[test]
-    fn a_server_name_cannot_break_the_page() {
-        assert_eq!(escape(r#"<b>&""#), "&lt;b&gt;&amp;&quot;");
-    }
-}
+mod tests;

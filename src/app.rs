@@ -1,0 +1,129 @@
+//! Wiring: sources, channels, tasks, shutdown. It names every room of the control plane.
+//!
+//! All tasks stand in one set; the first to end ends the process with its name.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use crate::admin::Admin;
+use crate::ads::Ads;
+use crate::cli::Serve;
+use crate::engine::Engine;
+use crate::envoys::Envoys;
+use crate::metrics::Metrics;
+use crate::owner::{Desk, EVENTS, Owner};
+use crate::sources::files;
+use crate::store::Store;
+
+/// How long streams and pages have to end at a shutdown.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// A control plane that listens.
+pub struct App {
+    /// Where Envoys connect; the port is real, even if 0 was asked for.
+    pub xds: SocketAddr,
+    /// Where health, metrics and the API are.
+    pub admin: SocketAddr,
+    /// The snapshot.
+    pub store: Arc<Store>,
+    /// The engine.
+    pub desk: Desk,
+    tasks: JoinSet<(&'static str, anyhow::Result<()>)>,
+    shutdown: watch::Sender<bool>,
+}
+
+impl App {
+    /// Takes the ports and starts every task.
+    pub async fn start(config: Serve) -> anyhow::Result<Self> {
+        let xds_listener = listen(config.xds, "xds").await?;
+        let admin_listener = listen(config.admin, "admin").await?;
+        let (xds, admin) = (xds_listener.local_addr()?, admin_listener.local_addr()?);
+        let (metrics, registry) = Metrics::new();
+        let (store, envoys) = (Arc::new(Store::default()), Arc::new(Envoys::default()));
+        let (owner, desk) = Owner::new(Engine::new([files::SOURCE]), store.clone(), metrics.clone());
+        let (events, inbox) = mpsc::channel(EVENTS);
+        let (report, reports) = watch::channel(files::Report::default());
+        let (shutdown, end) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+
+        tasks.spawn(async move {
+            owner.run(inbox).await;
+            ("engine", Ok(()))
+        });
+        let fleet = config.fleet.clone();
+        let options = files::Options {
+            dir: config.fleet,
+            host_template: config.host_template,
+            max_file_bytes: config.max_file_bytes,
+        };
+        tasks.spawn(async move { ("files", files::run(options, events, report).await) });
+        let ads = Ads {
+            store: store.clone(),
+            desk: desk.clone(),
+            envoys: envoys.clone(),
+            metrics: metrics.clone(),
+            shutdown: end.clone(),
+        };
+        tasks.spawn(async move { ("ads", ads.run(xds_listener).await.map_err(Into::into)) });
+        let pages = Admin {
+            store: store.clone(),
+            desk: desk.clone(),
+            envoys,
+            metrics,
+            registry: Arc::new(registry),
+            files: reports,
+            shutdown: end,
+        };
+        tasks.spawn(async move { ("admin", pages.run(admin_listener).await.map_err(Into::into)) });
+        info!(%xds, %admin, fleet = %fleet.display(), "listening");
+        Ok(Self { xds, admin, store, desk, tasks, shutdown })
+    }
+
+    /// Runs until `shutdown` returns, or a task ends, which is an error.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+        tokio::select! {
+            () = shutdown => {}
+            Some(ended) = self.tasks.join_next() => {
+                let (task, result) = ended.context("a task panicked")?;
+                result.with_context(|| format!("{task} ended"))?;
+                bail!("{task} ended");
+            }
+        }
+        info!("ending");
+        // Envoys keep what they have: no stream is told anything at the end but that it ends.
+        self.shutdown.send_replace(true);
+        let pages = async {
+            let mut open = 2;
+            while open > 0
+                && let Some(ended) = self.tasks.join_next().await
+            {
+                open -= i32::from(matches!(ended, Ok(("ads" | "admin", _))));
+            }
+        };
+        if tokio::time::timeout(GRACE, pages).await.is_err() {
+            warn!("streams did not end in time");
+        }
+        Ok(())
+    }
+}
+
+async fn listen(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                "; is another control plane running there? Choose a free port, or 0 for any"
+            }
+            std::io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
+            _ => "",
+        };
+        anyhow::anyhow!("--{flag} {address}: {error}{hint}")
+    })
+}

@@ -1,0 +1,63 @@
+use clap::CommandFactory;
+
+use super::*;
+
+fn read(line: &str) -> anyhow::Result<Command> {
+    let typed = Typed::try_parse_from(["tidegate"].into_iter().chain(line.split_whitespace()))?;
+    Ok(meaning(typed)?.command)
+}
+
+#[test]
+fn the_command_line_is_sound() {
+    Typed::command().debug_assert();
+}
+
+#[test]
+fn defaults_are_those_of_the_readme() {
+    let Command::Serve(serve) = read("serve").unwrap() else { panic!() };
+    assert_eq!(serve, Serve::default());
+    let Command::Bootstrap(options) = read("bootstrap").unwrap() else { panic!() };
+    assert_eq!(options, Options::default());
+}
+
+#[test]
+fn flags_win_over_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tidegate.yaml");
+    std::fs::write(&path, "fleet: /srv/fleet\nxds: 127.0.0.1:1\nhostTemplate: \"<name>.x\"\n").unwrap();
+    let Command::Serve(serve) =
+        read(&format!("serve --config {} --xds 127.0.0.1:2", path.display())).unwrap()
+    else {
+        panic!()
+    };
+    assert_eq!((serve.fleet.to_str(), serve.xds.port(), serve.admin.port()), (Some("/srv/fleet"), 2, 18080));
+    assert_eq!(serve.host_template.as_deref(), Some("<name>.x"));
+}
+
+#[test]
+fn a_bad_file_is_named_with_its_field() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tidegate.yaml");
+    for (text, expected) in
+        [("fleeet: x\n", "fleeet"), ("xds: nowhere\n", "xds"), ("maxFileBytes: 0\n", "maxFileBytes")]
+    {
+        std::fs::write(&path, text).unwrap();
+        let error = format!("{:#}", read(&format!("serve --config {}", path.display())).unwrap_err());
+        assert!(error.contains("tidegate.yaml") && error.contains(expected), "{error}");
+    }
+    let error = format!("{:#}", read("serve --config /nowhere/tidegate.yaml").unwrap_err());
+    assert!(error.contains("/nowhere/tidegate.yaml"), "{error}");
+}
+
+#[test]
+fn a_gateway_that_no_server_could_name_is_refused() {
+    let error = Typed::try_parse_from(["tidegate", "bootstrap", "--gateway", "a b"]).unwrap_err().to_string();
+    assert!(error.contains("like edge-eu"), "{error}");
+}
+
+#[test]
+fn a_target_is_what_a_player_types() {
+    let Command::Ask(ask) = read("explain http://a.x:10000/p/q?r").unwrap() else { panic!() };
+    let Question::Explain { host, path, .. } = ask.question else { panic!() };
+    assert_eq!((&*host, &*path), ("a.x:10000", "/p/q?r"));
+}
