@@ -1,0 +1,29 @@
+# Two commands do all the set-up: `make demo` and `make test`. They need Rust (rustup picks the toolchain),
+# Python 3 with venv (for Envoy, unless one of 1.38 or newer is on PATH), and make.
+
+# Incremental builds pay for an editor; here they only fill the disk.
+export CARGO_INCREMENTAL ?= 0
+
+.PHONY: help demo test lint startup clean
+
+help: ## says what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## runs the control plane, an Envoy and eight small games on loopback; ARGS="--servers 20" for more
+	@ENVOY="$$(envoy/get-envoy)" && export ENVOY && cargo build --quiet --bin tidegate && exec target/debug/tidegate demo $(ARGS)
+
+test: ## runs every test, with a real Envoy
+	@envoy/get-envoy >/dev/null
+	cargo test --workspace --no-fail-fast
+
+lint: ## checks format and lints
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+
+startup: ## measures start-up with 10,000 servers, in a release build
+	cargo build --quiet --release --workspace
+	target/release/loadtest startup $(ARGS)
+
+clean: ## removes what was built, and the Envoy that was installed
+	cargo clean
+	rm -rf .envoy
