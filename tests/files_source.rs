@@ -208,14 +208,34 @@ async fn a_half_written_file_is_healed_by_its_other_half() {
     std::io::Write::write_all(&mut file, &text.as_bytes()[..middle]).unwrap();
     assert_eq!(running.next().await, "+a=1", "an open file is read when it was quiet");
     let report = running.problem("f.ndjson:2").await;
-    assert_eq!(
-        report.held.unwrap(),
-        "f.ndjson can't be read as a whole: 2 servers of it are kept as they were"
-    );
+    assert_eq!(report.held.unwrap(), "f.ndjson is not whole: 2 servers of it are kept as they were");
     std::io::Write::write_all(&mut file, &text.as_bytes()[middle..]).unwrap();
     drop(file);
     assert_eq!(running.next().await, "+b=2 +c=3");
     running.mended().await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_still_open_loses_nothing() {
+    let mut running = Running::listed(&[("f.ndjson", &lines("a b c"))], "a=7000 b=7000 c=7000").await;
+    let mut file = fs::File::create(running.path("f.ndjson")).unwrap();
+    // Every line is whole, and so is the file as far as anybody can see.
+    std::io::Write::write_all(&mut file, lines("a=1").as_bytes()).unwrap();
+    assert_eq!(running.next().await, "+a=1");
+    running.reported("it is not whole", |report| report.held.is_some()).await;
+    std::io::Write::write_all(&mut file, lines("b=2").as_bytes()).unwrap();
+    assert_eq!(running.next().await, "+b=2");
+    drop(file);
+    assert_eq!(running.next().await, "-c");
+    running.mended().await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_never_closed_is_believed_in_the_end() {
+    let mut running = Running::listed(&[("f.ndjson", &lines("a b"))], "a=7000 b=7000").await;
+    let mut file = fs::File::create(running.path("f.ndjson")).unwrap();
+    std::io::Write::write_all(&mut file, lines("a").as_bytes()).unwrap();
+    assert_eq!(running.next().await, "-b");
 }
 
 #[tokio::test]
@@ -441,26 +461,4 @@ fn paths_are_read_once_in_order() {
     let nowhere = files::read_paths(&["/nowhere/fleet.yaml".into()], None);
     assert_eq!(nowhere.problems[0].to_string(), "/nowhere/fleet.yaml: does not exist");
     assert_eq!(checked(&[]).1.len(), 1, "a directory without a fleet file is said");
-}
-
-#[test]
-#[ignore = "a measurement: cargo test --release --test files_source -- --ignored --nocapture"]
-fn ten_thousand_servers_parse_fast() {
-    let mut text = String::new();
-    for at in 0..10_000 {
-        let _ = write!(text, "{}", line(&format!("game-{at}")));
-    }
-    let root = tempfile::tempdir().unwrap();
-    for (name, text) in [
-        ("f.ndjson", text.clone()),
-        ("f.json", text.clone()),
-        ("f.yaml", text.replace("{\"api", "---\n{\"api")),
-    ] {
-        let path = root.path().join(name);
-        fs::write(&path, &text).unwrap();
-        let begin = std::time::Instant::now();
-        let checked = files::read_paths(&[path], None);
-        assert_eq!((checked.servers.len(), checked.problems.len()), (10_000, 0));
-        println!("{name}: {} bytes in {:?}", text.len(), begin.elapsed());
-    }
 }

@@ -2,7 +2,8 @@
 //! `*.ndjson` directly in it (links are followed, dot-files are not read) and watches for changes.
 //!
 //! - A file is read again alone when it is closed after writing or renamed into place, and 50 ms after
-//!   the last write to one that stays open. Only servers that really changed are told.
+//!   the last write to one that stays open; what that one lacks is removed when it is closed, or after
+//!   five seconds. Only servers that really changed are told.
 //! - A part that does not parse is reported with its line; the rest of the file is taken. **While a file
 //!   has such parts, is empty, too large or unreadable, nothing it held is removed.**
 //! - A file that is deleted or renamed away, and not back a quarter of a second later, takes its

@@ -58,6 +58,11 @@ impl Fleet {
         self.files.contains_key(file)
     }
 
+    /// True of a file that keeps servers which it does not show.
+    pub(super) fn keeps(&self, file: &str) -> bool {
+        self.files.get(file).is_some_and(|file| file.kept > 0)
+    }
+
     /// Every server as it counts, in no order.
     pub(super) fn servers(&self) -> impl Iterator<Item = &Arc<Server>> {
         self.holders.keys().filter_map(|id| self.server(id))
@@ -183,7 +188,7 @@ impl Fleet {
         let (name, file) = keeping.next()?;
         let (kept, others) = (file.kept, keeping.count());
         let others = if others == 0 { String::new() } else { format!(", and those of {others} more files") };
-        Some(format!("{name} can't be read as a whole: {kept} servers of it are kept as they were{others}"))
+        Some(format!("{name} is not whole: {kept} servers of it are kept as they were{others}"))
     }
 
     /// What is wrong with the files, by file and place, not more than [`MAX_PROBLEMS`].

@@ -27,6 +27,8 @@ use crate::model::{Event, Problem, ProblemKind};
 const QUIET: Duration = Duration::from_millis(50);
 /// ... and no later than this after the first write.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// What such a file lacks may still be written: its servers are removed when it is closed, or after this.
+const OPEN: Duration = Duration::from_secs(5);
 /// An editor may rename the old file away before the new one is there.
 const GRACE: Duration = Duration::from_millis(250);
 /// A directory that is back is filled by somebody: it is read when nothing happened for so long, ...
@@ -48,6 +50,14 @@ const NOTICES: usize = 1024;
 struct Due {
     first: Instant,
     at: Instant,
+    /// Somebody may still be writing to it.
+    is_open: bool,
+}
+
+impl Due {
+    fn at(at: Instant) -> Self {
+        Self { first: at, at, is_open: false }
+    }
 }
 
 #[derive(Debug)]
@@ -160,9 +170,12 @@ impl Watch {
         match notice {
             // Nothing is looked at alone before all was listed, and nothing of a doubtful directory.
             Notice::Now(_) | Notice::Soon(_) if self.was_lost || !self.listed => self.rescan_at = now + QUIET,
-            Notice::Now(name) => _ = self.pending.insert(name, Due { first: now, at: now }),
+            Notice::Now(name) => _ = self.pending.insert(name, Due::at(now)),
             Notice::Soon(name) => {
-                let due = self.pending.entry(name).or_insert(Due { first: now, at: now });
+                let due = self.pending.entry(name).or_insert(Due::at(now));
+                if !due.is_open {
+                    *due = Due { is_open: true, ..Due::at(now) };
+                }
                 due.at = (now + QUIET).min(due.first + PATIENCE);
             }
             Notice::Everything => self.rescan_at = self.rescan_at.min(now + QUIET),
@@ -289,13 +302,13 @@ impl Watch {
         let changed: Vec<_> =
             list.iter().filter(|file| differs(file)).map(|(name, _)| name.clone()).collect();
         let now = Instant::now();
-        for name in &changed {
-            self.pending.remove(name);
-        }
         for name in gone {
-            self.pending.entry(name).or_insert(Due { first: now, at: now });
+            self.pending.entry(name).or_insert(Due::at(now));
         }
-        self.look_at(changed).await?;
+        for name in changed {
+            let is_open = self.pending.remove(&name).is_some_and(|due| due.is_open);
+            self.look_at(name, is_open).await?;
+        }
         if !self.listed {
             self.listed = true;
             let servers: Vec<_> = self.fleet.servers().cloned().collect();
@@ -306,44 +319,43 @@ impl Watch {
     }
 
     async fn look_at_due(&mut self, now: Instant) -> Result<(), Closed> {
-        let due: Vec<_> =
-            self.pending.iter().filter(|(_, due)| due.at <= now).map(|(name, _)| name.clone()).collect();
-        for name in &due {
-            self.pending.remove(name);
-        }
-        self.look_at(due).await
-    }
-
-    async fn look_at(&mut self, names: Vec<String>) -> Result<(), Closed> {
-        for name in names {
-            let options = self.options.clone();
-            let file = name.clone();
-            let look = spawn_blocking(move || {
-                let path = options.dir.join(&file);
-                let format = Format::of(&path).unwrap_or(Format::Yaml);
-                disk::look(&path, &file, format, options.max_file_bytes, options.host_template.as_deref())
-            });
-            // A panic in a parser is a bug, but not one that may cost a fleet.
-            let look = look.await.unwrap_or_else(|panic| Look::Found {
-                stat: None,
-                content: Content::unreadable(
-                    &name,
-                    ProblemKind::Unreadable,
-                    format!("can't be read: {panic}"),
-                ),
-                was_read: true,
-            });
-            self.take(name, look).await?;
+        let (due, later) = std::mem::take(&mut self.pending).into_iter().partition(|(_, due)| due.at <= now);
+        self.pending = later;
+        let due: BTreeMap<String, Due> = due;
+        for (name, due) in due {
+            self.look_at(name, due.is_open).await?;
         }
         Ok(())
     }
 
-    async fn take(&mut self, name: String, look: Look) -> Result<(), Closed> {
+    async fn look_at(&mut self, name: String, is_open: bool) -> Result<(), Closed> {
+        let options = self.options.clone();
+        let file = name.clone();
+        let look = spawn_blocking(move || {
+            let path = options.dir.join(&file);
+            let format = Format::of(&path).unwrap_or(Format::Yaml);
+            disk::look(&path, &file, format, options.max_file_bytes, options.host_template.as_deref())
+        });
+        // A panic in a parser is a bug, but not one that may cost a fleet.
+        let look = look.await.unwrap_or_else(|panic| Look::Found {
+            stat: None,
+            content: Content::unreadable(&name, ProblemKind::Unreadable, format!("can't be read: {panic}")),
+            was_read: true,
+        });
+        self.take(name, look, is_open).await
+    }
+
+    async fn take(&mut self, name: String, look: Look, is_open: bool) -> Result<(), Closed> {
         let changes = match look {
-            Look::Found { stat, content, was_read } => {
+            Look::Found { stat, mut content, was_read } => {
                 self.reads += u64::from(was_read);
                 self.missing.remove(&name);
+                let is_whole = content.is_whole;
+                content.is_whole &= !is_open;
                 let changes = self.fleet.replace(&name, content);
+                if is_open && is_whole && self.fleet.keeps(&name) {
+                    self.pending.insert(name.clone(), Due::at(Instant::now() + OPEN));
+                }
                 debug!(file = %name, changes = changes.len(), "file read");
                 self.stats.insert(name, stat);
                 changes
@@ -353,7 +365,7 @@ impl Watch {
                 let now = Instant::now();
                 let since = *self.missing.entry(name.clone()).or_insert(now);
                 if now < since + GRACE {
-                    self.pending.insert(name, Due { first: now, at: since + GRACE });
+                    self.pending.insert(name, Due::at(since + GRACE));
                     return Ok(());
                 }
                 // Its file is gone, or all of them: a directory that vanished is no deletion.

@@ -55,7 +55,7 @@ fn only_what_changed_is_told() {
 fn a_file_with_unreadable_parts_loses_nothing() {
     let (changes, fleet) = steps(&["f: a b c", "f: a=7001 ! d"]);
     assert_eq!(changes[1], "+a=7001 +d=7000");
-    assert_eq!(fleet.held().unwrap(), "f can't be read as a whole: 2 servers of it are kept as they were");
+    assert_eq!(fleet.held().unwrap(), "f is not whole: 2 servers of it are kept as they were");
     assert_eq!(fleet.problems().len(), 1);
     let (changes, fleet) = steps(&["f: a b c", "f: a !", "f: !", "f: a b"]);
     assert_eq!(changes[1..], ["", "", "-c"]);
