@@ -65,22 +65,31 @@ pub enum Standing {
 
 impl Claims {
     /// Puts `new` in the place of `old`, the same server as it was held. Returns the keys whose holders
-    /// or their content may have changed; empty when nothing did.
-    pub fn replace(&mut self, old: Option<&Arc<Server>>, new: Option<&Arc<Server>>) -> BTreeSet<RouteKey> {
-        let mut touched = BTreeSet::new();
+    /// or their content may have changed, with the oldest claimant that each had before.
+    pub fn replace(
+        &mut self,
+        old: Option<&Arc<Server>>,
+        new: Option<&Arc<Server>>,
+    ) -> BTreeMap<RouteKey, Option<ServerId>> {
+        let keys = old.into_iter().chain(new).flat_map(|server| &server.desired.routes);
+        let touched =
+            keys.map(|key| (key.clone(), self.oldest(key).map(|server| server.id.clone()))).collect();
         if let Some(server) = old {
             for key in &server.desired.routes {
                 self.withdraw(server, key);
-                touched.insert(key.clone());
             }
         }
         if let Some(server) = new {
             for key in &server.desired.routes {
                 self.enter(server, key);
-                touched.insert(key.clone());
             }
         }
         touched
+    }
+
+    /// The oldest claimant of a key.
+    pub fn oldest(&self, key: &RouteKey) -> Option<&Arc<Server>> {
+        self.claimants(&key.host, &key.path).next()
     }
 
     fn enter(&mut self, server: &Arc<Server>, key: &RouteKey) {
@@ -232,7 +241,7 @@ mod tests {
         let old = server_with("b", &["x"], |server| server.age = Age::Since(1));
         claims.replace(None, Some(&young));
         assert_eq!(held(&claims, "x", None), ["a"]);
-        assert_eq!(claims.replace(None, Some(&old)), BTreeSet::from([key("x")]));
+        assert_eq!(claims.replace(None, Some(&old)), BTreeMap::from([(key("x"), Some(young.id.clone()))]));
         assert_eq!(held(&claims, "x", None), ["b"]);
         assert_eq!(claims.standing(&young, &key("x")), Some(Standing::LostTo(old.id.clone())));
         assert_eq!(claims.lost(), 1);

@@ -7,8 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::claims::Claims;
-use crate::model::{Event, Gateway, Host, Mode, PathPrefix, ProblemKind, RouteKey, Server, ServerId, Source};
+use crate::claims::{Claims, Standing};
+use crate::model::{
+    Event, Gateway, Host, Mode, PathPrefix, Problem, ProblemKind, RouteKey, Server, ServerId, Source,
+};
 use crate::snapshot::{Change, Kind, Name, Resource, Variants};
 use crate::translate::{self, Held};
 
@@ -34,6 +36,23 @@ pub struct Commit {
     pub changes: Vec<Change>,
     /// What it cost.
     pub work: Work,
+    /// Mistakes that were not there before.
+    pub problems: Vec<(ServerId, Problem)>,
+    /// Routes that went from one server to another.
+    pub moves: Vec<Move>,
+    /// Claims of changed servers that an older one keeps from them: server, route, winner.
+    pub losses: Vec<(ServerId, RouteKey, ServerId)>,
+}
+
+/// A route whose oldest claimant is another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Move {
+    /// The route.
+    pub key: RouteKey,
+    /// Who held it.
+    pub from: ServerId,
+    /// Who holds it now.
+    pub to: ServerId,
 }
 
 /// The fleet in numbers, kept as it changes.
@@ -143,11 +162,11 @@ impl Engine {
     pub fn apply(&mut self, events: impl IntoIterator<Item = Event>) -> Commit {
         let mut commit = Commit::default();
         let mut changed = Vec::new();
-        let mut touched = BTreeSet::new();
+        let mut touched = BTreeMap::new();
         for event in events {
             match event {
-                Event::Upsert(server) => self.put(server, &mut commit.work, &mut changed, &mut touched),
-                Event::Remove(id) => self.remove(&id, &mut commit.work, &mut changed, &mut touched),
+                Event::Upsert(server) => self.put(server, &mut commit, &mut changed, &mut touched),
+                Event::Remove(id) => self.remove(&id, &mut commit, &mut changed, &mut touched),
                 Event::Reset { source, servers } => {
                     let listed: BTreeSet<_> = servers.iter().map(|server| server.id.clone()).collect();
                     let gone: Vec<_> = self
@@ -157,10 +176,10 @@ impl Engine {
                         .cloned()
                         .collect();
                     for id in gone {
-                        self.remove(&id, &mut commit.work, &mut changed, &mut touched);
+                        self.remove(&id, &mut commit, &mut changed, &mut touched);
                     }
                     for server in servers {
-                        self.put(server, &mut commit.work, &mut changed, &mut touched);
+                        self.put(server, &mut commit, &mut changed, &mut touched);
                     }
                     self.awaited.remove(&source);
                 }
@@ -170,6 +189,9 @@ impl Engine {
             self.tables.clear();
         }
         commit.work.keys = touched.len();
+
+        commit.moves = self.moves(&touched);
+        commit.losses = self.losses(&changed);
 
         let (arrived, departed) = self.cluster_changes(&changed);
         let (opened, closed) = self.scope_changes(&touched);
@@ -191,16 +213,19 @@ impl Engine {
     fn put(
         &mut self,
         server: Arc<Server>,
-        work: &mut Work,
+        commit: &mut Commit,
         changed: &mut Vec<ServerId>,
-        touched: &mut BTreeSet<RouteKey>,
+        touched: &mut Touched,
     ) {
-        work.events += 1;
+        commit.work.events += 1;
         let held = self.servers.get(&server.id);
         if held == Some(&server) {
             return;
         }
-        work.servers += 1;
+        commit.work.servers += 1;
+        let known = held.map_or(&[][..], |held| &held.problems);
+        let news = server.problems.iter().filter(|problem| !known.contains(problem));
+        commit.problems.extend(news.map(|problem| (server.id.clone(), problem.clone())));
         let before = held.filter(|held| held.desired.mode != Mode::Stopped).cloned();
         // One that stopped is known, but claims nothing.
         let after = (server.desired.mode != Mode::Stopped).then_some(&server);
@@ -212,7 +237,7 @@ impl Engine {
         let keys = self.claims.replace(before.as_ref(), after);
         // A new problem is worth keeping, but no Envoy need hear of it.
         if !same_wire {
-            touched.extend(keys);
+            touch(touched, keys);
             changed.push(server.id.clone());
         }
         self.counts.add(&server);
@@ -224,18 +249,36 @@ impl Engine {
     fn remove(
         &mut self,
         id: &ServerId,
-        work: &mut Work,
+        commit: &mut Commit,
         changed: &mut Vec<ServerId>,
-        touched: &mut BTreeSet<RouteKey>,
+        touched: &mut Touched,
     ) {
-        work.events += 1;
+        commit.work.events += 1;
         let Some(held) = self.servers.remove(id) else { return };
         self.counts.take(&held);
-        work.servers += 1;
+        commit.work.servers += 1;
         if held.desired.mode != Mode::Stopped {
-            touched.extend(self.claims.replace(Some(&held), None));
+            touch(touched, self.claims.replace(Some(&held), None));
         }
         changed.push(id.clone());
+    }
+
+    fn moves(&self, touched: &Touched) -> Vec<Move> {
+        let moved = touched.iter().filter_map(|(key, from)| {
+            let (from, to) = (from.clone()?, self.claims.oldest(key)?.id.clone());
+            (from != to).then(|| Move { key: key.clone(), from, to })
+        });
+        moved.collect()
+    }
+
+    fn losses(&self, changed: &[ServerId]) -> Vec<(ServerId, RouteKey, ServerId)> {
+        let servers = changed.iter().filter_map(|id| self.servers.get(id));
+        let claims = servers.flat_map(|server| server.desired.routes.iter().map(move |key| (server, key)));
+        let lost = claims.filter_map(|(server, key)| match self.claims.standing(server, key)? {
+            Standing::LostTo(winner) => Some((server.id.clone(), key.clone(), winner)),
+            Standing::Holds => None,
+        });
+        lost.collect()
     }
 
     /// The clusters of changed servers: those that live, and those that go.
@@ -269,9 +312,9 @@ impl Engine {
     }
 
     /// The scopes of touched keys: those that live, and those that go.
-    fn scope_changes(&mut self, touched: &BTreeSet<RouteKey>) -> (Vec<Change>, Vec<Change>) {
+    fn scope_changes(&mut self, touched: &Touched) -> (Vec<Change>, Vec<Change>) {
         let (mut opened, mut closed) = (Vec::new(), Vec::new());
-        let mut keys = touched.iter().peekable();
+        let mut keys = touched.keys().peekable();
         while let Some(first) = keys.next() {
             let host = &first.host;
             let mut paths = vec![&first.path];
@@ -379,6 +422,15 @@ impl Engine {
         let table = translate::table(hosts.filter(|(_, held)| !held.is_empty()));
         self.tables.insert(gateway.clone(), table.clone());
         table
+    }
+}
+
+/// The keys of a batch that were touched, with the oldest claimant that each had before the batch.
+type Touched = BTreeMap<RouteKey, Option<ServerId>>;
+
+fn touch(touched: &mut Touched, keys: Touched) {
+    for (key, before) in keys {
+        touched.entry(key).or_insert(before);
     }
 }
 

@@ -6,9 +6,9 @@
 use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
-use crate::engine::Engine;
+use crate::engine::{Commit, Engine, Move};
 use crate::metrics::{Metrics, ModeLabel, TypeLabel};
 use crate::model::Event;
 use crate::session::Type;
@@ -20,6 +20,9 @@ use std::sync::Arc;
 pub const EVENTS: usize = 1024;
 /// Questions that may wait; they come from people and from Envoys that want a table.
 const QUESTIONS: usize = 64;
+
+/// Most lines of a kind that one commit logs.
+const MAX_TOLD: usize = 20;
 
 type Question = Box<dyn FnOnce(&mut Engine) + Send>;
 
@@ -77,6 +80,7 @@ impl Owner {
         let start = Instant::now();
         let commit = self.engine.apply(events);
         let work = commit.work;
+        tell(&commit);
         let applied = self.store.commit(commit);
         let metrics = &self.metrics;
         metrics.commit_seconds.observe(start.elapsed().as_secs_f64());
@@ -107,5 +111,23 @@ impl Owner {
             info!(servers = self.engine.servers().count(), "every source has listed, envoys are answered");
             self.store.set_synced();
         }
+    }
+}
+
+/// Says what operators should know. A fleet that is wrong throughout is said in short.
+fn tell(commit: &Commit) {
+    for (server, problem) in commit.problems.iter().take(MAX_TOLD) {
+        warn!(%server, field = problem.field, why = problem.why, "problem");
+    }
+    for Move { key, from, to } in commit.moves.iter().take(MAX_TOLD) {
+        info!(route = %key, %from, %to, "owner changed");
+    }
+    for (server, key, winner) in commit.losses.iter().take(MAX_TOLD) {
+        warn!(%server, route = %key, %winner, "claim lost to an older server");
+    }
+    let all = [commit.problems.len(), commit.moves.len(), commit.losses.len()];
+    let more: usize = all.iter().map(|count| count.saturating_sub(MAX_TOLD)).sum();
+    if more > 0 {
+        warn!(more, "more of these, see /api/servers");
     }
 }

@@ -133,12 +133,13 @@ impl<'a> Reader<'a> {
     fn desired(&mut self) -> Desired {
         self.unknown_fields();
         let endpoint = self.endpoint();
-        let mode = self.mode(endpoint);
+        let routes = self.routes();
+        let mode = self.mode(endpoint, &routes);
         Desired {
             endpoint,
             protocol: self.value("protocol", "http1, h2c or tls", protocol).unwrap_or_default(),
             gateways: self.gateways(),
-            routes: self.routes(),
+            routes,
             strip_prefix: self.value("strip-prefix", "\"true\" or \"false\"", truth).unwrap_or(false),
             idle_timeout: self
                 .value(
@@ -228,7 +229,9 @@ impl<'a> Reader<'a> {
         let ports = self.facts.ports;
         let Some(Written { field, text }) = self.written("port") else {
             // A source that found a bad port has said so itself.
-            if ports.is_empty() && self.facts.problems.is_empty() && self.facts.state == State::Ready {
+            let about_port = |problem: &Problem| problem.field == "spec" || problem.field.contains("port");
+            let said = self.facts.problems.iter().any(about_port);
+            if ports.is_empty() && !said && self.facts.state == State::Ready {
                 let why =
                     "is missing; expected a port from 1 to 65535, in the object or in tidegate.dev/port";
                 self.wrong(ProblemKind::Missing, "port", why);
@@ -354,9 +357,9 @@ impl<'a> Reader<'a> {
         Some(Share { namespace: self.facts.id.namespace().into(), name })
     }
 
-    fn mode(&mut self, endpoint: Option<SocketAddr>) -> Mode {
+    fn mode(&mut self, endpoint: Option<SocketAddr>, routes: &[RouteKey]) -> Mode {
         let maintenance = self.maintenance();
-        let drain = self.drain();
+        let drain = self.drain(routes);
         match (self.facts.state, maintenance, drain) {
             (State::Stopped, _, _) => Mode::Stopped,
             (_, Some(Mode::Maintenance { text, paths }), _) if paths.is_empty() => {
@@ -416,12 +419,19 @@ impl<'a> Reader<'a> {
 
     /// What is neither a truth nor a URL drains: whoever wrote it wants the door shut, and a shut door
     /// loses nothing.
-    fn drain(&mut self) -> Option<Mode> {
+    fn drain(&mut self, routes: &[RouteKey]) -> Option<Mode> {
         let Written { field, text } = self.written("drain")?;
         if let Some(draining) = truth(text) {
             return draining.then_some(Mode::Draining { redirect: None });
         }
         let redirect = redirect(text);
+        if let Some(own) =
+            redirect.as_ref().and_then(|redirect| routes.iter().find(|key| leads_to(redirect, key)))
+        {
+            let why = format!("{text:?} leads to {own}, this server itself; it drains, with no redirect");
+            self.wrong(ProblemKind::BadValue, field, why);
+            return Some(Mode::Draining { redirect: None });
+        }
         if redirect.is_none() {
             let why = format!(
                 "{text:?} is neither \"true\", \"false\" nor a URL such as https://lobby.example.com/; it drains, with no redirect"
@@ -458,6 +468,13 @@ fn duration(text: &str) -> Option<Duration> {
     Duration::try_from(signed).ok().filter(|duration| *duration <= MAX_IDLE_TIMEOUT)
 }
 
+/// True when players who are redirected come to the same route again.
+fn leads_to(redirect: &Redirect, key: &RouteKey) -> bool {
+    let path = redirect.path.as_deref().map(|path| path.split('?').next().unwrap_or_default());
+    let stays = path.is_none_or(|path| PathPrefix::parse(path).is_ok_and(|path| key.path.covers(&path)));
+    *redirect.host == *key.host.as_str() && stays
+}
+
 fn redirect(text: &str) -> Option<Redirect> {
     let uri: Uri = text.parse().ok()?;
     let https = match uri.scheme_str()? {
@@ -471,9 +488,10 @@ fn redirect(text: &str) -> Option<Redirect> {
     if authority.as_str().contains('@') {
         return None;
     }
-    let path = (!text.ends_with(authority.as_str()))
-        .then(|| uri.path_and_query().map(|path| Arc::from(path.as_str())))
-        .flatten();
+    // The parser makes "/" of nothing, but "https://a" leaves players their path and "https://a/" does not.
+    let behind = text.split_once("://")?.1.strip_prefix(authority.as_str())?;
+    let path =
+        (!behind.is_empty()).then(|| uri.path_and_query().map(|path| Arc::from(path.as_str()))).flatten();
     Some(Redirect { https, host: host.as_str().into(), port: authority.port_u16(), path })
 }
 

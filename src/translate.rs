@@ -72,6 +72,8 @@ pub const MAP_FROM: usize = 32;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Envoy's own limit is 1024: fewer than the players of a lobby, each of whom holds a connection.
 const MAX_SESSIONS: u32 = 1_000_000;
+/// Players that may wait for a connection at once; a whole lobby may come back in one moment.
+const MAX_PENDING: u32 = 10_000;
 
 /// A path of a host, and the servers that hold it, oldest first.
 #[derive(Clone, Debug)]
@@ -111,11 +113,12 @@ pub fn cluster(server: &Server) -> Option<Resource> {
         })),
         ..Default::default()
     };
-    // A WebSocket holds one connection and one request for its life, and waits in neither queue. The
-    // limit on requests is the cap: one more gets 503 and the flag UO, which the listener words.
+    // A WebSocket holds one connection and one request for its life, and is pending while it connects.
+    // The limit on requests is the cap: one more gets 503 and the flag UO, which the listener words.
     let sessions = server.desired.max_sessions.unwrap_or(MAX_SESSIONS);
     let thresholds = Thresholds {
         max_connections: Some(uint(MAX_SESSIONS)),
+        max_pending_requests: Some(uint(MAX_PENDING)),
         max_requests: Some(uint(sessions)),
         ..Default::default()
     };

@@ -138,6 +138,19 @@ fn a_stopped_server_frees_its_host() {
 }
 
 #[test]
+fn a_route_that_moves_and_a_claim_that_loses_are_said() {
+    let (mut engine, _) = synced();
+    let old = server_with("old", &["x"], |server| server.age = Age::Since(1));
+    engine.apply([Event::Upsert(server("young", &["x"]))]);
+    let commit = engine.apply([Event::Upsert(old)]);
+    assert_eq!(commit.moves, [Move { key: key("x"), from: id("young"), to: id("old") }]);
+    let commit = engine.apply([Event::Upsert(server("third", &["x"]))]);
+    assert_eq!((commit.moves, commit.losses), (vec![], vec![(id("third"), key("x"), id("old"))]));
+    let commit = engine.apply([Event::Remove(id("old"))]);
+    assert_eq!(commit.moves, [Move { key: key("x"), from: id("old"), to: id("third") }]);
+}
+
+#[test]
 fn a_new_problem_reaches_no_envoy() {
     let (mut engine, mut snapshot) = synced();
     run(&mut engine, &mut snapshot, [Event::Upsert(server("a", &["a.x"]))]);

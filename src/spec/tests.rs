@@ -170,6 +170,16 @@ fn drain_is_a_truth_or_a_url() {
         panic!("no redirect")
     };
     assert_eq!(redirect.path, None, "players keep their path");
+    let Mode::Draining { redirect: Some(redirect) } = good(&[("drain", "http://lobby/lobby")]).mode else {
+        panic!("no redirect")
+    };
+    assert_eq!(redirect.path.as_deref(), Some("/lobby"));
+    for own in ["https://a.example.com", "http://a.example.com:81/g/x?y"] {
+        let (why, desired) = problem(&[("host", "a.example.com"), ("path", "/g"), ("drain", own)]);
+        assert!(why.contains("this server itself"), "{why}");
+        assert_eq!(desired.mode, Mode::Draining { redirect: None });
+    }
+    good(&[("host", "a.example.com"), ("path", "/g"), ("drain", "https://a.example.com/h")]);
     for bad in
         ["soon", "ftp://a.example.com", "https://", "https://me:secret@a.example.com/", "https://*.x/", ""]
     {

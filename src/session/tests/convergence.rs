@@ -106,7 +106,7 @@ fn clusters_of(routes: &RouteConfiguration) -> Vec<String> {
         match action.cluster_specifier.as_ref().expect("a target") {
             ClusterSpecifier::Cluster(name) => clusters.push(name.clone()),
             ClusterSpecifier::WeightedClusters(many) => {
-                clusters.extend(many.clusters.iter().map(|c| c.name.clone()))
+                clusters.extend(many.clusters.iter().map(|c| c.name.clone()));
             }
             other => panic!("{other:?}"),
         }
