@@ -89,11 +89,17 @@ pub fn cluster_name(id: &ServerId) -> String {
     format!("{CLUSTER_PREFIX}{id}")
 }
 
-/// The name of a host's scope, or of the scope of one first segment of it; also its key.
+/// The scope of the host `*`. As the name of a resource `*` alone means everything: an Envoy that reconnects
+/// does not state that it holds one, so that it could be neither kept nor taken from it. No segment is empty.
+const ANY_SCOPE: &str = "*/";
+const ANY_HOST: &str = "*";
+
+/// The name of a host's scope, or of the scope of one first segment of it; also its key, but for `*`.
 pub fn scope_name(host: &Host, segment: Option<&str>) -> Name {
-    match segment {
-        Some(segment) => format!("{host}/{segment}").into(),
-        None => host.as_str().into(),
+    match (host.as_str(), segment) {
+        (host, Some(segment)) => format!("{host}/{segment}").into(),
+        (ANY_HOST, None) => ANY_SCOPE.into(),
+        (host, None) => host.into(),
     }
 }
 
@@ -166,8 +172,9 @@ fn tls() -> TransportSocket {
 
 /// One scope with its routes inline. `held` is not empty.
 pub fn scope(name: &Name, held: &[Held]) -> Resource {
+    let key = if **name == *ANY_SCOPE { ANY_HOST } else { name };
     let key = Key {
-        fragments: vec![key::Fragment { r#type: Some(key::fragment::Type::StringKey(name.to_string())) }],
+        fragments: vec![key::Fragment { r#type: Some(key::fragment::Type::StringKey(key.to_owned())) }],
     };
     let mut content =
         ScopedRouteConfiguration { name: name.to_string(), key: Some(key), ..Default::default() }
