@@ -14,7 +14,7 @@ demo: ## runs the control plane, an Envoy and eight small games on loopback; ARG
 
 test: ## runs every test, with a real Envoy
 	@envoy/get-envoy >/dev/null
-	cargo test --workspace --no-fail-fast
+	cargo test --workspace --no-fail-fast --lib --bins --tests
 
 lint: ## checks format and lints
 	cargo fmt --all --check

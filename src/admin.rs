@@ -44,6 +44,10 @@ pub struct Admin {
 }
 
 impl Admin {
+    fn with_sessions(&self, row: ServerRow) -> ServerAnswer {
+        ServerAnswer { sessions: self.envoys.sessions(&row.cluster), row }
+    }
+
     /// Serves until the shutdown is said.
     pub async fn run(self, listener: TcpListener) -> std::io::Result<()> {
         let mut shutdown = self.shutdown.clone();
@@ -129,8 +133,7 @@ async fn servers(State(admin): State<Admin>, Query(filter): Query<Filter>) -> Re
     let Some(rows) = admin.desk.ask(move |engine| report::servers(engine, &filter.q)).await else {
         return gone();
     };
-    let answer = |row: ServerRow| ServerAnswer { sessions: admin.envoys.sessions(&row.cluster), row };
-    let servers: Vec<_> = rows.into_iter().map(answer).collect();
+    let servers: Vec<_> = rows.into_iter().map(|row| admin.with_sessions(row)).collect();
     let files = admin.files.borrow().clone();
     Json(json!({ "servers": servers, "sources": { "files": files } })).into_response()
 }
@@ -205,8 +208,8 @@ async fn explain(State(admin): State<Admin>, Query(asked): Query<Asked>) -> Resp
     let question = move |engine: &mut crate::engine::Engine| {
         store.read(|snapshot| report::explain(engine, snapshot, &host, &path, &gateway))
     };
-    match admin.desk.ask(question).await {
-        Some(explanation) => Json(explanation).into_response(),
-        None => gone(),
-    }
+    let Some(explanation) = admin.desk.ask(question).await else { return gone() };
+    let report::Explanation { tried, route, verdict, servers } = explanation;
+    let servers: Vec<_> = servers.into_iter().map(|row| admin.with_sessions(row)).collect();
+    Json(json!({ "verdict": verdict, "tried": tried, "route": route, "servers": servers })).into_response()
 }

@@ -36,7 +36,7 @@ fn run(invocation: Invocation) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Serve(config) => {
-            log(log_format, log_filter.as_deref().unwrap_or("info"), std::io::stderr)?;
+            log(log_format, log_filter.as_deref().unwrap_or("info,notify=warn"), std::io::stderr)?;
             runtime()?.block_on(async { App::start(config).await?.run(interrupted()).await })?;
             Ok(ExitCode::SUCCESS)
         }

@@ -128,7 +128,7 @@ pub struct Rung {
 }
 
 /// Why a request ends where it does.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Explanation {
     /// The rungs that were tried, in their order; the last one decided.
     pub tried: Vec<Rung>,

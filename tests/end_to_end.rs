@@ -1,5 +1,5 @@
-//! The promise, with nothing in place of anything: the real binary, a real Envoy, real WebSockets. Servers come, change
-//! and go; each answers on its own host, and nobody who plays notices.
+//! The promise, with nothing in place of anything: the real binary, a real Envoy, players on a real WebSocket. Servers
+//! come, change and go; each answers on its own host, and nobody who plays notices.
 #![allow(clippy::unwrap_used)]
 
 mod testkit;
@@ -103,7 +103,7 @@ async fn a_thousand_servers_come_change_and_go_and_no_player_notices() {
         assert!(record.is_clean(), "{record:?}");
     }
     assert_eq!(listener_changes(&gate.envoy).await, before);
-    assert_eq!(gate.tidegate.metric("tidegate_nacks_total").await, 0.0);
+    assert_eq!(gate.tidegate.metric("tidegate_nacks_total").await, 0);
 }
 
 /// Nothing that can be done to a server takes its players away: it shuts the door, and only the door.
@@ -112,7 +112,7 @@ async fn players_stay_while_their_own_server_is_drained_moved_and_deleted() {
     let (game, other) = (Game::start("game0").await, Game::start("other").await);
     let host = "game0.localhost";
     let (ours, moved) = (server("game0", game.port), server("game0", other.port));
-    let gate = Gate::of(&[ours.clone()]).await;
+    let gate = Gate::of(std::slice::from_ref(&ours)).await;
     let player = Player::join(gate.envoy.http, host).await;
     gate.fleet.put(&annotated(&ours, "drain", "true"));
     gate.until_status(host, 503).await;
@@ -135,7 +135,7 @@ async fn players_stay_while_their_own_server_is_drained_moved_and_deleted() {
 async fn a_table_serves_hosts_and_their_changes() {
     let game = Game::start("game0").await;
     let ours = server("game0", game.port);
-    let gate = Gate::with(&[ours.clone()], &["--routes", "table"]).await;
+    let gate = Gate::with(std::slice::from_ref(&ours), &["--routes", "table"]).await;
     gate.until_from("game0.localhost", "game0").await;
     let player = Player::join(gate.envoy.http, "game0.localhost").await;
     let late = server("late", game.port);
@@ -163,7 +163,7 @@ async fn live_sessions_are_counted_by_server() {
         rows.as_array().unwrap().iter().map(|row| row["sessions"].clone()).collect()
     };
     eventually("3 and none are reported", rows, |rows| sessions(rows) == [3, 0]).await;
-    assert_eq!(gate.tidegate.metric("tidegate_sessions").await, 3.0);
+    assert_eq!(gate.tidegate.metric("tidegate_sessions").await, 3);
     sockets.pop();
     eventually("2 and none are reported", rows, |rows| sessions(rows) == [2, 0]).await;
 }

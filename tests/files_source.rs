@@ -5,7 +5,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on says where it stopped")]
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -65,13 +65,13 @@ async fn metrics_can_be_parsed_and_say_what_is_there() {
     assert_eq!(families.keys().copied().collect::<Vec<_>>().len(), helped.len(), "each has a help");
     assert!(families.keys().all(|name| name.starts_with("tidegate_")));
     for (name, value) in [
-        ("tidegate_servers", 2.0),
-        ("tidegate_resources", 4.0),
-        ("tidegate_pushed_resources_total", 4.0),
-        ("tidegate_problems", 1.0),
-        ("tidegate_streams", 1.0),
-        ("tidegate_synced", 1.0),
-        ("tidegate_nacks_total", 0.0),
+        ("tidegate_servers", 2),
+        ("tidegate_resources", 4),
+        ("tidegate_pushed_resources_total", 4),
+        ("tidegate_problems", 1),
+        ("tidegate_streams", 1),
+        ("tidegate_synced", 1),
+        ("tidegate_nacks_total", 0),
     ] {
         assert_eq!(gate.tidegate.metric(name).await, value, "{name}\n{}", answer.body);
     }

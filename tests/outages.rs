@@ -13,7 +13,7 @@ use testkit::tidegate::Tidegate;
 use testkit::wire::{Wire, names};
 use tidegate::translate::{CLUSTER, SCOPE};
 
-async fn pushed(tidegate: &Tidegate) -> (f64, f64) {
+async fn pushed(tidegate: &Tidegate) -> (u64, u64) {
     (
         tidegate.metric("tidegate_pushed_resources_total").await,
         tidegate.metric("tidegate_pushed_removals_total").await,
@@ -35,8 +35,8 @@ async fn players_come_and_play_while_the_control_plane_is_dead_and_its_return_re
 
     gate.tidegate.restart().await;
     gate.tidegate.is_served_to(1).await;
-    assert_eq!(gate.tidegate.metric("tidegate_streams").await, 1.0);
-    assert_eq!(pushed(&gate.tidegate).await, (0.0, 0.0));
+    assert_eq!(gate.tidegate.metric("tidegate_streams").await, 1);
+    assert_eq!(pushed(&gate.tidegate).await, (0, 0));
     for player in [inside, late] {
         player.plays().await;
         assert!(player.leave().await.is_clean());
@@ -59,8 +59,27 @@ async fn what_changed_while_it_was_away_is_sent_alone() {
     gate.until_from("new.localhost", "game").await;
     gate.tidegate.is_served_to(1).await;
     // The scope of the drained one, the cluster and the scope of the new one; both of the deleted one.
-    assert_eq!(pushed(&gate.tidegate).await, (3.0, 2.0));
+    assert_eq!(pushed(&gate.tidegate).await, (3, 2));
     assert_eq!(gate.get("c.localhost", "/").await.status, 200);
+}
+
+/// To xDS the name `*` alone means everything: an Envoy that reconnects does not tell that it holds a resource named so.
+#[tokio::test]
+async fn the_server_of_all_other_hosts_that_goes_while_it_is_away_is_gone() {
+    let game = Game::start("game").await;
+    let any = annotated(&server("any", game.port), "host", "*");
+    let mut gate = Gate::of(&[server("a", game.port), any.clone()]).await;
+    assert_eq!(gate.get("nobody.localhost", "/").await.status, 200);
+    gate.tidegate.is_served_to(1).await;
+    gate.tidegate.kill().await;
+    gate.tidegate.restart().await;
+    gate.tidegate.is_served_to(1).await;
+    assert_eq!(pushed(&gate.tidegate).await, (0, 0), "it stays, and is not sent again");
+    gate.tidegate.kill().await;
+    gate.fleet.remove(&any);
+    gate.tidegate.restart().await;
+    gate.until_status("nobody.localhost", 404).await;
+    assert_eq!(gate.get("a.localhost", "/").await.status, 200);
 }
 
 #[tokio::test]
@@ -110,15 +129,15 @@ async fn no_envoy_is_answered_before_the_fleet_was_listed() {
     eventually(
         "the stream is open",
         async || tidegate.metric("tidegate_streams").await,
-        |streams| *streams == 1.0,
+        |streams| *streams == 1,
     )
     .await;
     let answer = tidegate.get("/readyz").await;
     assert_eq!(answer.status, 503, "{answer:?}");
     assert!(answer.body.contains("\"awaited\":[\"files\"]"), "{answer:?}");
     assert_eq!(tidegate.get("/healthz").await.status, 200);
-    assert_eq!(tidegate.metric("tidegate_synced").await, 0.0);
-    assert_eq!(tidegate.metric("tidegate_pushes_total").await, 0.0);
+    assert_eq!(tidegate.metric("tidegate_synced").await, 0);
+    assert_eq!(tidegate.metric("tidegate_pushes_total").await, 0);
 
     // The directory comes with its server: the first answer knows it.
     fs::create_dir(fleet.elsewhere()).unwrap();
@@ -142,7 +161,7 @@ async fn an_envoy_keeps_all_it_has_while_a_new_control_plane_can_not_list_its_fl
     fs::rename(gate.fleet.path(), gate.fleet.elsewhere()).unwrap();
     gate.tidegate.restart().await;
     let streams = async || gate.tidegate.metric("tidegate_streams").await;
-    eventually("Envoy is back", streams, |streams| *streams == 1.0).await;
+    eventually("Envoy is back", streams, |streams| *streams == 1).await;
     assert_eq!(gate.tidegate.get("/readyz").await.status, 503);
     for host in ["a.localhost", "b.localhost"] {
         assert_eq!(gate.get(host, "/").await.status, 200, "{host}");
@@ -151,7 +170,7 @@ async fn an_envoy_keeps_all_it_has_while_a_new_control_plane_can_not_list_its_fl
 
     fs::rename(gate.fleet.elsewhere(), gate.fleet.path()).unwrap();
     gate.tidegate.is_served_to(1).await;
-    assert_eq!(pushed(&gate.tidegate).await, (0.0, 0.0));
+    assert_eq!(pushed(&gate.tidegate).await, (0, 0));
     assert_eq!(gate.get("b.localhost", "/").await.status, 200);
     assert!(player.leave().await.is_clean());
 }
@@ -160,14 +179,14 @@ async fn an_envoy_keeps_all_it_has_while_a_new_control_plane_can_not_list_its_fl
 async fn a_fleet_directory_that_vanishes_under_a_running_control_plane_takes_nobody_with_it() {
     let game = Game::start("game").await;
     let ours = server("a", game.port);
-    let gate = Gate::of(&[ours.clone()]).await;
+    let gate = Gate::of(std::slice::from_ref(&ours)).await;
     let before = pushed(&gate.tidegate).await;
     fs::rename(gate.fleet.path(), gate.fleet.elsewhere()).unwrap();
     let held = async || gate.tidegate.metric("tidegate_removals_held").await;
-    eventually("it says that it holds removals back", held, |held| *held == 1.0).await;
+    eventually("it says that it holds removals back", held, |held| *held == 1).await;
     assert_eq!(gate.get("a.localhost", "/").await.status, 200);
     fs::rename(gate.fleet.elsewhere(), gate.fleet.path()).unwrap();
-    eventually("it holds nothing back", held, |held| *held == 0.0).await;
+    eventually("it holds nothing back", held, |held| *held == 0).await;
     assert_eq!(pushed(&gate.tidegate).await, before);
     gate.fleet.remove(&ours);
     gate.until_status("a.localhost", 404).await;

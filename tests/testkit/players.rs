@@ -22,7 +22,7 @@ use super::{LIMIT, eventually};
 /// How often a player says something.
 const BEAT: Duration = Duration::from_millis(20);
 
-/// A game server on a free port of this machine: echoes WebSockets, and tells plain requests who it is.
+/// A game server on a free port of this machine: echoes on a WebSocket, and tells plain requests who it is.
 pub struct Game {
     /// Its port.
     pub port: u16,
@@ -52,7 +52,7 @@ impl Game {
         Self { port, counts, task: task.abort_handle() }
     }
 
-    /// WebSockets that are open.
+    /// Players who are inside.
     pub fn players(&self) -> usize {
         self.counts.open.load(Ordering::SeqCst)
     }

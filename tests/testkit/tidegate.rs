@@ -36,7 +36,7 @@ impl Log {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    async fn keep(self, process: &mut Child) {
+    fn keep(self, process: &mut Child) {
         let stderr = process.stderr.take().expect("it was piped");
         tokio::spawn(async move {
             let mut lines = BufReader::new(stderr).lines();
@@ -61,7 +61,7 @@ impl Tidegate {
 
     async fn listen(&mut self) {
         let known = self.log.lines().len();
-        self.log.clone().keep(&mut self.process).await;
+        self.log.clone().keep(&mut self.process);
         let is_listening = |line: &Value| line["message"] == "listening";
         let log = self.log.clone();
         let lines = eventually(
@@ -109,8 +109,8 @@ impl Tidegate {
         serde_json::from_str(&answer.body).unwrap_or_else(|error| panic!("{path}: {error}: {answer:?}"))
     }
 
-    /// A metric, summed over its series; 0 if it has none yet.
-    pub async fn metric(&self, name: &str) -> f64 {
+    /// A metric that counts, summed over its series; 0 if it has none yet.
+    pub async fn metric(&self, name: &str) -> u64 {
         let page = self.get("/metrics").await.body;
         page.lines().filter_map(|line| sample(line, name)).sum()
     }
@@ -184,7 +184,7 @@ pub fn printed(output: Output) -> String {
 }
 
 /// `name{labels} value`
-fn sample(line: &str, name: &str) -> Option<f64> {
+fn sample(line: &str, name: &str) -> Option<u64> {
     let rest = line.strip_prefix(name)?;
     let value = match rest.strip_prefix('{') {
         Some(labelled) => labelled.split_once("} ")?.1,
