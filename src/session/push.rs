@@ -1,7 +1,7 @@
 //! A response, and its encoding: a frame around bytes that every stream shares.
 
 use bytes::{BufMut, Bytes};
-use prost::encoding::{WireType, encode_key, encode_varint, string};
+use prost::encoding::{WireType, encode_key, encode_varint};
 
 use super::Type;
 use crate::snapshot::{Name, Revision};
@@ -23,6 +23,9 @@ pub struct Push {
     pub revision: Revision,
 }
 
+/// Who speaks; Envoy shows it as `control_plane.identifier`.
+const IDENTIFIER: &str = concat!("tidegate ", env!("CARGO_PKG_VERSION"));
+
 /// Field numbers of `DeltaDiscoveryResponse`.
 mod tags {
     pub(super) const SYSTEM_VERSION_INFO: u32 = 1;
@@ -30,23 +33,27 @@ mod tags {
     pub(super) const TYPE_URL: u32 = 4;
     pub(super) const NONCE: u32 = 5;
     pub(super) const REMOVED_RESOURCES: u32 = 6;
+    pub(super) const CONTROL_PLANE: u32 = 7;
+    /// `ControlPlane.identifier`
+    pub(super) const IDENTIFIER: u32 = 1;
 }
 
 impl Push {
     /// Writes the `DeltaDiscoveryResponse` around the shared bytes: nothing else is encoded per Envoy.
     pub fn encode(&self, buffer: &mut impl BufMut) {
-        string::encode(tags::SYSTEM_VERSION_INFO, &self.revision.to_string(), buffer);
+        field(tags::SYSTEM_VERSION_INFO, self.revision.to_string().as_bytes(), buffer);
         for resource in &self.resources {
-            encode_key(tags::RESOURCES, WireType::LengthDelimited, buffer);
-            encode_varint(resource.len() as u64, buffer);
-            buffer.put_slice(resource);
+            field(tags::RESOURCES, resource, buffer);
         }
-        string::encode(tags::TYPE_URL, &self.type_url, buffer);
-        string::encode(tags::NONCE, &self.nonce.to_string(), buffer);
+        field(tags::TYPE_URL, self.type_url.as_bytes(), buffer);
+        field(tags::NONCE, self.nonce.to_string().as_bytes(), buffer);
         for name in &self.removed {
-            encode_key(tags::REMOVED_RESOURCES, WireType::LengthDelimited, buffer);
-            encode_varint(name.len() as u64, buffer);
-            buffer.put_slice(name.as_bytes());
+            field(tags::REMOVED_RESOURCES, name.as_bytes(), buffer);
+        }
+        if self.nonce == 1 {
+            let mut control_plane = Vec::with_capacity(IDENTIFIER.len() + 2);
+            field(tags::IDENTIFIER, IDENTIFIER.as_bytes(), &mut control_plane);
+            field(tags::CONTROL_PLANE, &control_plane, buffer);
         }
     }
 
@@ -54,6 +61,12 @@ impl Push {
     pub fn size(&self) -> usize {
         let resources: usize = self.resources.iter().map(|resource| resource.len() + 6).sum();
         let removed: usize = self.removed.iter().map(|name| name.len() + 6).sum();
-        resources + removed + self.type_url.len() + 64
+        resources + removed + self.type_url.len() + IDENTIFIER.len() + 64
     }
+}
+
+fn field(tag: u32, bytes: &[u8], buffer: &mut impl BufMut) {
+    encode_key(tag, WireType::LengthDelimited, buffer);
+    encode_varint(bytes.len() as u64, buffer);
+    buffer.put_slice(bytes);
 }

@@ -242,6 +242,8 @@ fn a_nack_is_halved_down_to_the_culprit_which_is_not_sent_again() {
 
     talk.commit([put(Kind::Cluster, "c", "1"), put(Kind::Cluster, "a", "2")]);
     assert_eq!(talk.hear(), ["CDS 6 +a"], "nack is not sent again");
+    talk.commit([put(Kind::Cluster, "c", "between"), put(Kind::Cluster, "c", "1")]);
+    assert_eq!(talk.hear(), [""; 0], "nor when it comes back to what was refused");
     talk.commit([put(Kind::Cluster, "c", "2")]);
     assert_eq!(talk.hear(), ["CDS 7 +c"], "other content is");
     talk.ack(CDS, 7);
@@ -505,6 +507,7 @@ fn a_push_is_a_delta_discovery_response() {
         (&*response.type_url, &*response.nonce, &response.removed_resources[..]),
         (CDS, "1", &["missing".to_owned()][..])
     );
+    assert_eq!(response.control_plane.unwrap().identifier, format!("tidegate {}", env!("CARGO_PKG_VERSION")));
     assert_eq!(
         (&*response.resources[0].name, &*response.resources[0].version),
         ("a", &*Version::of(b"1").to_string())
