@@ -160,13 +160,11 @@ impl Engine {
 
     /// Takes a batch of events. Servers that are reported as they are held cost one comparison.
     pub fn apply(&mut self, events: impl IntoIterator<Item = Event>) -> Commit {
-        let mut commit = Commit::default();
-        let mut changed = Vec::new();
-        let mut touched = BTreeMap::new();
+        let mut batch = Batch::default();
         for event in events {
             match event {
-                Event::Upsert(server) => self.put(server, &mut commit, &mut changed, &mut touched),
-                Event::Remove(id) => self.remove(&id, &mut commit, &mut changed, &mut touched),
+                Event::Upsert(server) => self.put(server, &mut batch),
+                Event::Remove(id) => self.remove(&id, &mut batch),
                 Event::Reset { source, servers } => {
                     let listed: BTreeSet<_> = servers.iter().map(|server| server.id.clone()).collect();
                     let gone: Vec<_> = self
@@ -176,15 +174,16 @@ impl Engine {
                         .cloned()
                         .collect();
                     for id in gone {
-                        self.remove(&id, &mut commit, &mut changed, &mut touched);
+                        self.remove(&id, &mut batch);
                     }
                     for server in servers {
-                        self.put(server, &mut commit, &mut changed, &mut touched);
+                        self.put(server, &mut batch);
                     }
                     self.awaited.remove(&source);
                 }
             }
         }
+        let Batch { mut commit, changed, touched } = batch;
         if !touched.is_empty() {
             self.tables.clear();
         }
@@ -210,22 +209,16 @@ impl Engine {
         commit
     }
 
-    fn put(
-        &mut self,
-        server: Arc<Server>,
-        commit: &mut Commit,
-        changed: &mut Vec<ServerId>,
-        touched: &mut Touched,
-    ) {
-        commit.work.events += 1;
+    fn put(&mut self, server: Arc<Server>, batch: &mut Batch) {
+        batch.commit.work.events += 1;
         let held = self.servers.get(&server.id);
         if held == Some(&server) {
             return;
         }
-        commit.work.servers += 1;
+        batch.commit.work.servers += 1;
         let known = held.map_or(&[][..], |held| &held.problems);
         let news = server.problems.iter().filter(|problem| !known.contains(problem));
-        commit.problems.extend(news.map(|problem| (server.id.clone(), problem.clone())));
+        batch.commit.problems.extend(news.map(|problem| (server.id.clone(), problem.clone())));
         let before = held.filter(|held| held.desired.mode != Mode::Stopped).cloned();
         // One that stopped is known, but claims nothing.
         let after = (server.desired.mode != Mode::Stopped).then_some(&server);
@@ -237,8 +230,8 @@ impl Engine {
         let keys = self.claims.replace(before.as_ref(), after);
         // A new problem is worth keeping, but no Envoy need hear of it.
         if !same_wire {
-            touch(touched, keys);
-            changed.push(server.id.clone());
+            batch.touch(keys);
+            batch.changed.insert(server.id.clone());
         }
         self.counts.add(&server);
         if let Some(old) = self.servers.insert(server.id.clone(), server) {
@@ -246,21 +239,15 @@ impl Engine {
         }
     }
 
-    fn remove(
-        &mut self,
-        id: &ServerId,
-        commit: &mut Commit,
-        changed: &mut Vec<ServerId>,
-        touched: &mut Touched,
-    ) {
-        commit.work.events += 1;
+    fn remove(&mut self, id: &ServerId, batch: &mut Batch) {
+        batch.commit.work.events += 1;
         let Some(held) = self.servers.remove(id) else { return };
         self.counts.take(&held);
-        commit.work.servers += 1;
+        batch.commit.work.servers += 1;
         if held.desired.mode != Mode::Stopped {
-            touch(touched, self.claims.replace(Some(&held), None));
+            batch.touch(self.claims.replace(Some(&held), None));
         }
-        changed.push(id.clone());
+        batch.changed.insert(id.clone());
     }
 
     fn moves(&self, touched: &Touched) -> Vec<Move> {
@@ -271,7 +258,7 @@ impl Engine {
         moved.collect()
     }
 
-    fn losses(&self, changed: &[ServerId]) -> Vec<(ServerId, RouteKey, ServerId)> {
+    fn losses(&self, changed: &BTreeSet<ServerId>) -> Vec<(ServerId, RouteKey, ServerId)> {
         let servers = changed.iter().filter_map(|id| self.servers.get(id));
         let claims = servers.flat_map(|server| server.desired.routes.iter().map(move |key| (server, key)));
         let lost = claims.filter_map(|(server, key)| match self.claims.standing(server, key)? {
@@ -282,10 +269,9 @@ impl Engine {
     }
 
     /// The clusters of changed servers: those that live, and those that go.
-    fn cluster_changes(&self, changed: &[ServerId]) -> (Vec<Change>, Vec<Change>) {
+    fn cluster_changes(&self, changed: &BTreeSet<ServerId>) -> (Vec<Change>, Vec<Change>) {
         let (mut arrived, mut departed) = (Vec::new(), Vec::new());
-        let mut seen = BTreeSet::new();
-        for id in changed.iter().filter(|id| seen.insert(*id)) {
+        for id in changed {
             let resource = self
                 .servers
                 .get(id)
@@ -428,9 +414,20 @@ impl Engine {
 /// The keys of a batch that were touched, with the oldest claimant that each had before the batch.
 type Touched = BTreeMap<RouteKey, Option<ServerId>>;
 
-fn touch(touched: &mut Touched, keys: Touched) {
-    for (key, before) in keys {
-        touched.entry(key).or_insert(before);
+/// What a batch of events has done so far.
+#[derive(Default)]
+struct Batch {
+    commit: Commit,
+    /// Servers whose wire may differ.
+    changed: BTreeSet<ServerId>,
+    touched: Touched,
+}
+
+impl Batch {
+    fn touch(&mut self, keys: Touched) {
+        for (key, before) in keys {
+            self.touched.entry(key).or_insert(before);
+        }
     }
 }
 

@@ -166,6 +166,8 @@ pub struct Session {
     stream: u64,
     /// This Envoy refused something on an earlier stream.
     suspect: bool,
+    /// [`CHUNK`], or less in tests.
+    chunk: usize,
     nonce: u64,
     clusters: Channel,
     scopes: Channel,
@@ -181,6 +183,7 @@ impl Session {
             node: None,
             stream,
             suspect: false,
+            chunk: CHUNK,
             nonce: 0,
             clusters: Channel::default(),
             scopes: Channel::default(),
@@ -221,7 +224,7 @@ impl Session {
                 kind,
                 wildcard: channel.wildcard,
                 names: channel.names.len(),
-                sent: channel.cursor.min(channel.lost_cursor),
+                sent: channel.sent,
                 acked: channel.settled(),
                 in_flight: channel.in_flight.len(),
                 refused: channel.refused.clone(),
@@ -336,10 +339,15 @@ impl Session {
             return None;
         }
         let gateway = self.gateway().to_owned();
-        let removable = self.clusters_removable_until(world.snapshot.revision());
-        let gather =
-            Gather { kind: Kind::Cluster, gateway: &gateway, snapshot: world.snapshot, budget: CHUNK };
-        let items = self.clusters.gather(&gather, Revision::MAX, removable)?;
+        let gather = Gather {
+            kind: Kind::Cluster,
+            gateway: &gateway,
+            snapshot: world.snapshot,
+            budget: self.chunk,
+            live_until: Revision::MAX,
+            lost_until: self.clusters_removable_until(world.snapshot.revision()),
+        };
+        let items = self.clusters.gather(&gather)?;
         Some(self.push(Type::Clusters, world.snapshot.revision(), items))
     }
 
@@ -366,15 +374,25 @@ impl Session {
             return None;
         }
         let gateway = self.gateway().to_owned();
-        let budget = if first { FIRST_SCOPES } else { CHUNK };
-        let gather = Gather { kind: Kind::Scope, gateway: &gateway, snapshot: world.snapshot, budget };
-        let items = self.scopes.gather(&gather, sent, sent)?;
+        let gather = Gather {
+            kind: Kind::Scope,
+            gateway: &gateway,
+            snapshot: world.snapshot,
+            budget: if first { FIRST_SCOPES } else { self.chunk },
+            live_until: sent,
+            lost_until: sent,
+        };
+        let items = self.scopes.gather(&gather)?;
         Some(self.push(Type::Scopes, head, items))
     }
 
     /// Clusters that changed up to here were sent. An Envoy that takes none, or by name, waits for none.
     fn clusters_sent(&self) -> Revision {
-        if self.clusters.subscribed && self.clusters.wildcard { self.clusters.cursor } else { Revision::MAX }
+        if self.clusters.subscribed && self.clusters.wildcard {
+            self.clusters.complete
+        } else {
+            Revision::MAX
+        }
     }
 
     fn next_table(&mut self, world: World<'_>) -> Option<Push> {
@@ -403,7 +421,7 @@ impl Session {
                 routes.table = Some(table.version);
                 items.insert(name, Some(table.clone()));
             }
-            (routes.cursor, routes.lost_cursor) = (*revision, *revision);
+            routes.sent = *revision;
         }
         if items.is_empty() && !std::mem::take(&mut routes.owes) {
             return None;
@@ -425,8 +443,7 @@ impl Session {
             removed: Vec::new(),
             revision,
         };
-        let sent = channel.cursor.min(channel.lost_cursor);
-        let through = if channel.stale.is_empty() { sent } else { channel.acked };
+        let through = if channel.stale.is_empty() { channel.sent } else { channel.acked };
         let mut flight = Flight { nonce, items: Vec::with_capacity(items.len()), through };
         for (name, resource) in items {
             flight.items.push((name.clone(), resource.as_ref().map(|resource| resource.version)));

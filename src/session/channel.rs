@@ -9,6 +9,11 @@ use super::{Note, Refused, Type};
 use crate::snapshot::{Kind, Name, Resource, Revision, Snapshot, Version};
 use crate::translate;
 
+/// Longest refusal that is kept, in bytes; Envoy's own limit is 4096.
+const MAX_REASON: usize = 1024;
+/// Most refusals of a stream that are kept with their words.
+const MAX_REASONS: usize = 1000;
+
 /// A response that waits for its answer.
 #[derive(Debug)]
 pub(super) struct Flight {
@@ -29,6 +34,11 @@ pub(super) struct Channel {
     pub(super) cursor: Revision,
     /// The same for names that were lost.
     pub(super) lost_cursor: Revision,
+    /// All that lived and had changed up to here was sent: the head when the cursor last stood at it. The
+    /// cursor alone does not say so, for a key that changed before it and again behind it is met behind it.
+    pub(super) complete: Revision,
+    /// The same of all changes, losses too: the head when both cursors last stood at it.
+    pub(super) sent: Revision,
     /// All changes up to here were acknowledged, as far as the last ACK tells.
     pub(super) acked: Revision,
     /// What the Envoy said it holds, until the first scan has passed it. `None`: a version not ours.
@@ -101,7 +111,7 @@ impl Channel {
     /// Everything up to here is acknowledged (or refused for good).
     pub(super) fn settled(&self) -> Revision {
         if self.in_flight.is_empty() && self.retries.is_empty() && self.stale.is_empty() {
-            self.cursor.min(self.lost_cursor)
+            self.sent
         } else {
             self.acked
         }
@@ -121,12 +131,23 @@ pub(super) struct Gather<'a> {
     pub(super) kind: Kind,
     pub(super) gateway: &'a str,
     pub(super) snapshot: &'a Snapshot,
+    /// Most bytes of one response.
     pub(super) budget: usize,
+    /// Changes up to here may be sent, ...
+    pub(super) live_until: Revision,
+    /// ... and losses up to here.
+    pub(super) lost_until: Revision,
 }
 
 impl Gather<'_> {
     fn get(&self, name: &str) -> Option<&Resource> {
         self.snapshot.get(self.kind, name, self.gateway)
+    }
+
+    /// True when the name's last change, be it a loss, is one that may be sent.
+    fn may_send(&self, name: &str) -> bool {
+        let until = if self.get(name).is_some() { self.live_until } else { self.lost_until };
+        self.snapshot.revision_of(self.kind, name).is_none_or(|revision| revision <= until)
     }
 }
 
@@ -221,7 +242,7 @@ impl Channel {
         };
         let Some(flight) = self.in_flight.remove(at) else { return vec![Note::StaleNonce] };
         self.heard = true;
-        let Some(reason) = reason else {
+        let Some(mut reason) = reason else {
             self.counts.acks += 1;
             for (name, _) in &flight.items {
                 self.refused.remove(name);
@@ -232,10 +253,13 @@ impl Channel {
             return vec![Note::Acked { kind, nonce: flight.nonce }];
         };
         self.counts.nacks += 1;
+        reason.truncate(reason.floor_char_boundary(MAX_REASON));
         let resources = flight.items.len();
         let mut notes = vec![Note::Nacked { kind, nonce: flight.nonce, resources, reason: reason.clone() }];
         if let [(name, version)] = &flight.items[..] {
-            self.refused.insert(name.clone(), Refused { version: *version, reason: reason.clone() });
+            // Somebody who refuses everything need not be quoted on everything.
+            let kept = if self.refused.len() < MAX_REASONS { reason.clone() } else { String::new() };
+            self.refused.insert(name.clone(), Refused { version: *version, reason: kept });
             notes.push(Note::Quarantined { kind, name: name.clone(), version: *version, reason });
         } else {
             self.split(flight.items);
@@ -268,16 +292,12 @@ impl Channel {
         count.map(ToString::to_string)
     }
 
-    /// What the next response carries: a retry alone, or what was asked for, then what changed up to
-    /// `live_until`, then what was lost up to `lost_until`. `None` when there is nothing to say.
-    pub(super) fn gather(
-        &mut self,
-        gather: &Gather<'_>,
-        live_until: Revision,
-        lost_until: Revision,
-    ) -> Option<Items> {
+    /// What the next response carries: a retry alone, or what was asked for, then what changed, then what
+    /// was lost. `None` when there is nothing to say.
+    pub(super) fn gather(&mut self, gather: &Gather<'_>) -> Option<Items> {
         while let Some(names) = self.retries.pop_front() {
-            let wanted = names.into_iter().filter(|name| self.wants(name));
+            // What changed since, and may not be sent yet, is met again behind the cursor.
+            let wanted = names.into_iter().filter(|name| self.wants(name) && gather.may_send(name));
             let items: Items = wanted.map(|name| (name.clone(), gather.get(&name).cloned())).collect();
             if !items.is_empty() {
                 return Some(items);
@@ -285,16 +305,24 @@ impl Channel {
         }
         let mut items = Items::new();
         let mut bytes = 0;
-        while bytes < gather.budget
-            && let Some(name) = self.asked.pop_first()
-        {
-            let resource = gather.get(&name).cloned();
-            bytes += resource.as_ref().map_or(name.len(), |resource| resource.body.len());
-            items.insert(name, resource);
+        let asked = self.asked.iter().filter(|name| gather.may_send(name)).take_while(|name| {
+            let has_room = bytes < gather.budget;
+            bytes += gather.get(name).map_or(name.len(), |resource| resource.body.len());
+            has_room
+        });
+        items.extend(asked.map(|name| (name.clone(), gather.get(name).cloned())));
+        for name in items.keys() {
+            self.asked.remove(name);
         }
-        self.gather_live(gather, live_until, &mut items, &mut bytes);
-        // Behind what came before it: where a key moves from scope to scope, the new one is there first.
-        self.gather_lost(gather, lost_until.min(self.cursor), &mut items, &mut bytes);
+        self.gather_live(gather, &mut items, &mut bytes);
+        if self.cursor >= gather.snapshot.revision() {
+            self.complete = self.cursor;
+        }
+        // Behind all that came before it: where a key moves from scope to scope, the new one is there first.
+        self.gather_lost(gather, &mut items, &mut bytes);
+        if self.complete.min(self.lost_cursor) >= gather.snapshot.revision() {
+            self.sent = self.complete;
+        }
         if items.is_empty() && !self.owes {
             self.end_resync();
             return None;
@@ -310,8 +338,8 @@ impl Channel {
         }
     }
 
-    fn gather_live(&mut self, gather: &Gather<'_>, until: Revision, items: &mut Items, bytes: &mut usize) {
-        let head = gather.snapshot.revision().min(until);
+    fn gather_live(&mut self, gather: &Gather<'_>, items: &mut Items, bytes: &mut usize) {
+        let head = gather.snapshot.revision().min(gather.live_until);
         if self.cursor >= head {
             return;
         }
@@ -335,7 +363,8 @@ impl Channel {
         self.cursor = head;
     }
 
-    fn gather_lost(&mut self, gather: &Gather<'_>, until: Revision, items: &mut Items, bytes: &mut usize) {
+    fn gather_lost(&mut self, gather: &Gather<'_>, items: &mut Items, bytes: &mut usize) {
+        let until = gather.lost_until.min(self.complete);
         for (revision, name, entry) in gather.snapshot.lost_since(gather.kind, self.lost_cursor, until) {
             if *bytes >= gather.budget {
                 return;

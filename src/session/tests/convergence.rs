@@ -136,13 +136,14 @@ struct Wire {
 }
 
 impl Wire {
-    fn connect(envoy: &Envoy, stream: u64) -> Self {
+    fn connect(envoy: &Envoy, stream: u64, chunk: usize) -> Self {
         let first = |url: &str, held: &Held| DeltaDiscoveryRequest {
             initial_resource_versions: held.versions.clone().into_iter().collect(),
             ..request(url)
         };
         let up = [first(CDS, &envoy.clusters), first(SRDS, &envoy.scopes)].into();
         let mut session = Session::new(stream);
+        session.chunk = chunk;
         if !envoy.tainted.is_empty() {
             session.suspect();
         }
@@ -180,7 +181,9 @@ fn run(seed: u64, round: u64, poison: bool) {
     let mut engine = Engine::new([SOURCE]);
     let mut snapshot = Snapshot::default();
     let mut envoy = Envoy::default();
-    let mut wire = Wire::connect(&envoy, 1);
+    // A resource is some 300 to 500 bytes here.
+    let chunk = [1, 600, 1500, CHUNK][random.usize(0..4)];
+    let mut wire = Wire::connect(&envoy, 1, chunk);
     for step in 2..random.u64(20..200) {
         match random.u8(0..16) {
             0..5 => {
@@ -198,11 +201,11 @@ fn run(seed: u64, round: u64, poison: bool) {
                 snapshot.apply(commit.changes);
             }
             5..10 => wire.deliver(&mut envoy),
-            10 => wire = Wire::connect(&envoy, step),
+            10 => wire = Wire::connect(&envoy, step, chunk),
             11 => snapshot.compact(snapshot.revision() - random.u64(0..snapshot.revision().min(8))),
             _ => {
                 if wire.serve(&snapshot, random.u8(0..4) > 0).is_err() {
-                    wire = Wire::connect(&envoy, step);
+                    wire = Wire::connect(&envoy, step, chunk);
                 }
             }
         }
@@ -211,7 +214,7 @@ fn run(seed: u64, round: u64, poison: bool) {
     for last in 0.. {
         assert!(last < 10_000, "it does not end; {trail}");
         if wire.serve(&snapshot, true).is_err() {
-            wire = Wire::connect(&envoy, 1 << 32);
+            wire = Wire::connect(&envoy, 1 << 32, chunk);
         } else if wire.down.is_empty() && wire.up.is_empty() {
             break;
         }
