@@ -111,7 +111,7 @@ async fn scrape(State(admin): State<Admin>) -> Response {
             .get_or_create(&ProblemLabel::from(kind))
             .set(count.try_into().unwrap_or(i64::MAX));
     }
-    admin.metrics.held.set(files.held.is_some().into());
+    admin.metrics.held.set((files.held.is_some() || !admin.store.is_whole()).into());
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, content_type)], metrics::text(&admin.registry)).into_response()
 }

@@ -278,10 +278,11 @@ impl Stream {
     /// The next response, of the newest state.
     async fn speak(&mut self) -> Result<Option<Push>, Status> {
         let table = if self.session.wants_table() { self.table().await } else { None };
+        let whole = self.ads.store.is_whole();
         let push = self
             .ads
             .store
-            .read(|snapshot| self.session.next(World { snapshot, table: table.as_ref() }))
+            .read(|snapshot| self.session.next(World { snapshot, table: table.as_ref(), whole }))
             .map_err(|refusal| status(&refusal))?;
         if let Some(push) = &push {
             let (metrics, label) = (&self.ads.metrics, TypeLabel::from(push.kind));

@@ -111,6 +111,7 @@ pub struct Engine {
     /// Of hosts with a rooted scope on some gateway; the others are split.
     layouts: HashMap<Host, Layout>,
     awaited: BTreeSet<Source>,
+    doubtful: BTreeSet<Source>,
     tables: BTreeMap<Gateway, Resource>,
     counts: Counts,
 }
@@ -123,6 +124,7 @@ impl Engine {
             claims: Claims::default(),
             layouts: HashMap::new(),
             awaited: sources.into_iter().collect(),
+            doubtful: BTreeSet::new(),
             tables: BTreeMap::new(),
             counts: Counts::default(),
         }
@@ -131,6 +133,12 @@ impl Engine {
     /// True when every source has listed once: before that, no Envoy may be answered.
     pub fn is_synced(&self) -> bool {
         self.awaited.is_empty()
+    }
+
+    /// True when what nobody knows can be taken for gone. An empty fleet is more likely a mistake than a
+    /// wish to wipe every Envoy that comes back.
+    pub fn is_whole(&self) -> bool {
+        self.doubtful.is_empty() && !self.servers.is_empty()
     }
 
     /// The sources that have not listed yet.
@@ -181,6 +189,8 @@ impl Engine {
                     }
                     self.awaited.remove(&source);
                 }
+                Event::Doubt { source, doubts: true } => _ = self.doubtful.insert(source),
+                Event::Doubt { source, doubts: false } => _ = self.doubtful.remove(&source),
             }
         }
         let Batch { mut commit, changed, touched } = batch;

@@ -535,6 +535,14 @@ pub enum Event {
         /// All its servers.
         servers: Vec<Arc<Server>>,
     },
+    /// The source knows, or no longer fears, that there is something it could never read. While it
+    /// does, what Envoys hold and nobody knows is left to them.
+    Doubt {
+        /// Who doubts.
+        source: Source,
+        /// Whether it does.
+        doubts: bool,
+    },
 }
 
 #[cfg(test)]

@@ -106,9 +106,15 @@ impl Owner {
             micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX),
             "committed"
         );
+        self.store.set_whole(self.engine.is_whole());
         if self.engine.is_synced() && metrics.synced.get() == 0 {
             metrics.synced.set(1);
             info!(servers = self.engine.servers().count(), "every source has listed, envoys are answered");
+            if !self.engine.is_whole() {
+                warn!(
+                    "the fleet is empty or could not be read whole: envoys keep what nobody knows until it is"
+                );
+            }
             self.store.set_synced();
         }
     }

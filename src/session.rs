@@ -157,6 +157,8 @@ pub struct World<'a> {
     pub snapshot: &'a Snapshot,
     /// The gateway's RDS table and the revision it was made at, if the stream wants one.
     pub table: Option<&'a (Revision, Resource)>,
+    /// What nobody knows can be taken for gone; else Envoys keep it.
+    pub whole: bool,
 }
 
 /// The state of one stream; it dies with it.
@@ -317,6 +319,9 @@ impl Session {
 
     /// The next response, when there is something to say and room to say it; call until it is `None`.
     pub fn next(&mut self, world: World<'_>) -> Result<Option<Push>, Refusal> {
+        for channel in [&mut self.clusters, &mut self.scopes] {
+            channel.doubt(!world.whole);
+        }
         let floor = world.snapshot.floor();
         for channel in [&self.clusters, &self.scopes] {
             if channel.subscribed && channel.lost_cursor < floor {
@@ -443,7 +448,7 @@ impl Session {
             removed: Vec::new(),
             revision,
         };
-        let through = if channel.stale.is_empty() { channel.sent } else { channel.acked };
+        let through = if channel.owes_stale() { channel.acked } else { channel.sent };
         let mut flight = Flight { nonce, items: Vec::with_capacity(items.len()), through };
         for (name, resource) in items {
             flight.items.push((name.clone(), resource.as_ref().map(|resource| resource.version)));

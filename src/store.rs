@@ -4,6 +4,7 @@
 //! encodes and writes them with the lock released. Before every source has listed there is nothing to
 //! read: `synced` is awaited first.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use tokio::sync::watch;
@@ -20,13 +21,19 @@ pub struct Store {
     snapshot: RwLock<Snapshot>,
     revision: watch::Sender<Revision>,
     synced: watch::Sender<bool>,
+    whole: AtomicBool,
 }
 
 impl Default for Store {
     fn default() -> Self {
         let snapshot = Snapshot::default();
         let revision = watch::Sender::new(snapshot.revision());
-        Self { snapshot: RwLock::new(snapshot), revision, synced: watch::Sender::new(false) }
+        Self {
+            snapshot: RwLock::new(snapshot),
+            revision,
+            synced: watch::Sender::new(false),
+            whole: AtomicBool::new(false),
+        }
     }
 }
 
@@ -50,6 +57,18 @@ impl Store {
     /// Says that every source has listed: streams may be answered from now on.
     pub fn set_synced(&self) {
         self.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
+    }
+
+    /// Says whether what nobody knows can be taken for gone, and wakes every stream when it now can.
+    pub fn set_whole(&self, whole: bool) {
+        if self.whole.swap(whole, Ordering::Relaxed) != whole {
+            self.revision.send_modify(|_| {});
+        }
+    }
+
+    /// True when what nobody knows can be taken for gone.
+    pub fn is_whole(&self) -> bool {
+        self.whole.load(Ordering::Relaxed)
     }
 
     /// Reads the snapshot; `read` should be short, as it holds the writer up.

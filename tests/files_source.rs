@@ -91,6 +91,9 @@ impl Running {
             match event {
                 Event::Upsert(server) => words.push(format!("+{}", shown(&server))),
                 Event::Remove(id) => words.push(format!("-{}", id.name())),
+                Event::Doubt { doubts: true, .. } => words.push("doubt".into()),
+                // The first listing says so, too.
+                Event::Doubt { doubts: false, .. } => {}
                 Event::Reset { source, servers } => {
                     assert_eq!(source, SOURCE);
                     reset = "reset ";
@@ -380,8 +383,10 @@ async fn an_unreadable_file_keeps_what_it_held() {
     symlink("c.yaml", running.path("c.yaml")).unwrap();
     let report = running.problem("c.yaml: can't be read").await;
     assert_eq!(report.problems[0].kind, ProblemKind::Unreadable);
+    assert_eq!(running.next().await, "doubt", "nobody knows what is in it");
     fs::remove_file(running.path("c.yaml")).unwrap();
     running.mended().await;
+    assert_eq!(running.next().await, "", "the doubt went with it");
     // A link whose target went keeps what it held.
     fs::write(running.root.path().join("target"), documents("t")).unwrap();
     symlink("../target", running.path("t.yaml")).unwrap();

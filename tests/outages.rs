@@ -176,6 +176,40 @@ async fn an_envoy_keeps_all_it_has_while_a_new_control_plane_can_not_list_its_fl
 }
 
 #[tokio::test]
+async fn what_a_new_control_plane_can_not_read_is_left_to_envoy() {
+    let game = Game::start("game").await;
+    let mut gate = Gate::of(&[server("a", game.port)]).await;
+    gate.fleet.put_all("more.ndjson", [server("b", game.port)]);
+    gate.until_status("b.localhost", 200).await;
+    gate.tidegate.kill().await;
+    gate.fleet.write("more.ndjson", "{\"apiVersion\": \"tidegate.dev/v1\", \"ki");
+    gate.tidegate.restart().await;
+    gate.tidegate.is_served_to(1).await;
+    assert_eq!(gate.tidegate.metric("tidegate_removals_held").await, 1);
+    assert_eq!(gate.get("b.localhost", "/").await.status, 200, "nobody knows that it is gone");
+
+    gate.fleet.put_all("more.ndjson", [server("c", game.port)]);
+    gate.until_status("b.localhost", 404).await;
+    assert_eq!(gate.get("c.localhost", "/").await.status, 200);
+    assert_eq!(gate.tidegate.metric("tidegate_removals_held").await, 0);
+}
+
+#[tokio::test]
+async fn an_empty_fleet_wipes_no_envoy_that_comes_back() {
+    let game = Game::start("game").await;
+    let a = server("a", game.port);
+    let mut gate = Gate::of(std::slice::from_ref(&a)).await;
+    gate.tidegate.kill().await;
+    gate.fleet.remove(&a);
+    gate.tidegate.restart().await;
+    gate.tidegate.is_served_to(1).await;
+    assert_eq!(gate.get("a.localhost", "/").await.status, 200);
+    gate.fleet.put(&server("b", game.port));
+    gate.until_status("a.localhost", 404).await;
+    assert_eq!(gate.get("b.localhost", "/").await.status, 200);
+}
+
+#[tokio::test]
 async fn a_fleet_directory_that_vanishes_under_a_running_control_plane_takes_nobody_with_it() {
     let game = Game::start("game").await;
     let ours = server("a", game.port);

@@ -46,6 +46,8 @@ pub(super) struct Channel {
     /// Claimed names that are nobody's any more, and the revision at which that was found.
     pub(super) stale: BTreeSet<Name>,
     pub(super) stale_since: Revision,
+    /// The fleet could not be read whole, so that they are left to the Envoy.
+    pub(super) in_doubt: bool,
     /// The stream is a reconnect, and the scan has not passed this revision yet.
     pub(super) resync_until: Option<Revision>,
     /// Names that must be answered though nothing changed.
@@ -110,11 +112,25 @@ impl Channel {
 
     /// Everything up to here is acknowledged (or refused for good).
     pub(super) fn settled(&self) -> Revision {
-        if self.in_flight.is_empty() && self.retries.is_empty() && self.stale.is_empty() {
+        if self.in_flight.is_empty() && self.retries.is_empty() && !self.owes_stale() {
             self.sent
         } else {
             self.acked
         }
+    }
+
+    /// True while it holds names that are to go.
+    pub(super) fn owes_stale(&self) -> bool {
+        !self.stale.is_empty() && !self.in_doubt
+    }
+
+    /// Takes notice of whether the fleet is in doubt.
+    pub(super) fn doubt(&mut self, in_doubt: bool) {
+        if self.in_doubt && !in_doubt && !self.stale.is_empty() {
+            // What was vouched for left them out.
+            self.acked = 0;
+        }
+        self.in_doubt = in_doubt;
     }
 
     /// True while this very content is known to be refused.
@@ -377,7 +393,7 @@ impl Channel {
         }
         self.lost_cursor = self.lost_cursor.max(until);
         // Stale names were lost before this stream began: they go when what lived then has arrived.
-        if until >= self.stale_since {
+        if until >= self.stale_since && !self.in_doubt {
             while *bytes < gather.budget
                 && let Some(name) = self.stale.pop_first()
             {

@@ -37,6 +37,7 @@ struct Talk {
     session: Session,
     snapshot: Snapshot,
     table: Option<(Revision, Resource)>,
+    whole: bool,
 }
 
 /// `req!(CDS)`, `req!(CDS, sub [..], unsub [..], versions {..}, ack 1, nack 1)`
@@ -57,7 +58,7 @@ impl Talk {
     fn new(changes: impl IntoIterator<Item = Change>) -> Self {
         let mut snapshot = Snapshot::default();
         snapshot.apply(changes);
-        Self { session: Session::new(7), snapshot, table: None }
+        Self { session: Session::new(7), snapshot, table: None, whole: true }
     }
 
     fn say(&mut self, request: DeltaDiscoveryRequest) -> Vec<Note> {
@@ -94,7 +95,7 @@ impl Talk {
     }
 
     fn next(&mut self) -> Option<Push> {
-        let world = World { snapshot: &self.snapshot, table: self.table.as_ref() };
+        let world = World { snapshot: &self.snapshot, table: self.table.as_ref(), whole: self.whole };
         self.session.next(world).expect("not behind")
     }
 
@@ -288,6 +289,26 @@ fn a_reconnect_with_equal_versions_gets_nothing() {
     talk.ack(SRDS, 2);
     talk.commit(scopes(&["y"]));
     assert_eq!(talk.hear(), ["SRDS 3 +y"]);
+}
+
+#[test]
+fn in_doubt_an_envoy_keeps_what_nobody_knows() {
+    let mut talk = Talk::new([clusters(&["a"]), scopes(&["x"])].concat());
+    talk.whole = false;
+    talk.reconnect(CDS, &[("a", "1"), ("unread", "1")]);
+    talk.reconnect(SRDS, &[("x", "1"), ("unread.x", "1")]);
+    assert_eq!(talk.hear(), ["CDS 1", "SRDS 2"]);
+    talk.ack(CDS, 1);
+    talk.ack(SRDS, 2);
+    talk.commit([cut(Kind::Scope, "x"), cut(Kind::Cluster, "a")]);
+    assert_eq!(talk.hear(), ["SRDS 3 -x"], "what goes while it is known goes");
+    talk.ack(SRDS, 3);
+    assert_eq!(talk.hear(), ["CDS 4 -a"]);
+    talk.ack(CDS, 4);
+    talk.whole = true;
+    assert_eq!(talk.hear(), ["SRDS 5 -unread.x"], "and the rest when the doubt does, in its order");
+    talk.ack(SRDS, 5);
+    assert_eq!(talk.hear(), ["CDS 6 -unread"]);
 }
 
 #[test]
@@ -488,7 +509,7 @@ fn a_reader_older_than_the_floor_has_to_compare() {
     talk.hear();
     talk.commit([cut(Kind::Cluster, "a"), put(Kind::Cluster, "b", "1")]);
     talk.snapshot.compact(talk.snapshot.revision());
-    let world = World { snapshot: &talk.snapshot, table: None };
+    let world = World { snapshot: &talk.snapshot, table: None, whole: true };
     assert_eq!(talk.session.next(world), Err(Refusal::FellBehind));
 }
 

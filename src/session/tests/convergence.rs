@@ -155,7 +155,7 @@ impl Wire {
         if let Some(request) = self.up.pop_front_if(|_| read) {
             self.session.on_request(request, snapshot)?;
         }
-        while let Some(push) = self.session.next(World { snapshot, table: None })? {
+        while let Some(push) = self.session.next(World { snapshot, table: None, whole: true })? {
             let mut bytes = Vec::new();
             push.encode(&mut bytes);
             self.down.push_back(DeltaDiscoveryResponse::decode(&bytes[..]).expect("a response"));

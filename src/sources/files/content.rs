@@ -22,6 +22,8 @@ pub(super) struct Content {
     pub(super) is_whole: bool,
     /// There is nothing in it at all.
     pub(super) is_blank: bool,
+    /// Somebody is still writing it, so that nothing is taken out yet.
+    pub(super) is_open: bool,
 }
 
 impl Content {

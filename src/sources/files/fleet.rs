@@ -25,6 +25,8 @@ struct File {
     servers: HashMap<ServerId, Entry>,
     problems: Vec<(Place, Problem)>,
     kept: usize,
+    /// It was never read whole: nobody knows what else is in it.
+    is_unknown: bool,
 }
 
 /// All files of a directory.
@@ -77,7 +79,9 @@ impl Fleet {
     pub(super) fn replace(&mut self, name: &str, mut content: Content) -> Vec<Event> {
         let name: Arc<str> =
             self.files.get_key_value(name).map_or_else(|| name.into(), |(name, _)| name.clone());
-        let mut old = self.files.remove(&name).unwrap_or_default();
+        let held = self.files.remove(&name);
+        let was_known = held.as_ref().is_some_and(|file| !file.is_unknown);
+        let mut old = held.unwrap_or_default();
         if content.is_blank && !old.servers.is_empty() {
             content.is_whole = false;
             let place = Place { line: 0, item: None };
@@ -87,7 +91,8 @@ impl Fleet {
             );
             content.problems.push(content::problem(&name, place, ProblemKind::Missing, why));
         }
-        let mut new = File { problems: content.problems, ..File::default() };
+        let is_unknown = !content.is_whole && !was_known;
+        let mut new = File { problems: content.problems, is_unknown, ..File::default() };
         let mut changed = Vec::new();
         let mut before = Vec::new();
         for (place, server) in content.servers {
@@ -107,7 +112,7 @@ impl Fleet {
             };
             new.servers.insert(id, Entry { place, server, is_kept: false });
         }
-        if content.is_whole {
+        if content.is_whole && !content.is_open {
             let mut gone: Vec<_> = old.servers.into_iter().collect();
             gone.sort_by_key(|(_, entry)| entry.place);
             for (id, entry) in gone {
@@ -180,6 +185,12 @@ impl Fleet {
             1 => _ = self.contested.remove(id),
             _ => _ = self.contested.insert(id.clone()),
         }
+    }
+
+    /// Why there may be servers that nobody knows; `None` when there are none.
+    pub(super) fn doubt(&self) -> Option<String> {
+        let (name, _) = self.files.iter().find(|(_, file)| file.is_unknown)?;
+        Some(format!("{name} was never read whole: Envoys keep what they hold and nobody knows"))
     }
 
     /// Why servers are kept that no file shows any more; `None` when none are.

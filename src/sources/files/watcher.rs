@@ -97,6 +97,8 @@ struct Watch {
     trouble: Option<String>,
     held: Option<String>,
     listed: bool,
+    /// What was said last of a doubt.
+    doubts: bool,
     reads: u64,
 }
 
@@ -125,6 +127,7 @@ pub(super) async fn run(
         trouble: None,
         held: None,
         listed: false,
+        doubts: false,
         reads: 0,
     };
     let mut inbox = None;
@@ -313,7 +316,9 @@ impl Watch {
             self.listed = true;
             let servers: Vec<_> = self.fleet.servers().cloned().collect();
             info!(dir = %self.options.dir.display(), files = self.fleet.files(), servers = servers.len(), "fleet directory listed");
-            self.send(vec![Event::Reset { source: SOURCE, servers }]).await?;
+            self.doubts = self.fleet.doubt().is_some();
+            let doubt = Event::Doubt { source: SOURCE, doubts: self.doubts };
+            self.send(vec![doubt, Event::Reset { source: SOURCE, servers }]).await?;
         }
         Ok(())
     }
@@ -351,7 +356,7 @@ impl Watch {
                 self.reads += u64::from(was_read);
                 self.missing.remove(&name);
                 let is_whole = content.is_whole;
-                content.is_whole &= !is_open;
+                content.is_open = is_open;
                 let changes = self.fleet.replace(&name, content);
                 if is_open && is_whole && self.fleet.keeps(&name) {
                     self.pending.insert(name.clone(), Due::at(Instant::now() + OPEN));
@@ -383,9 +388,17 @@ impl Watch {
         self.send(changes).await
     }
 
-    async fn send(&self, changes: Vec<Event>) -> Result<(), Closed> {
+    async fn send(&mut self, mut changes: Vec<Event>) -> Result<(), Closed> {
         // Before the listing is told as a whole, its parts are not.
-        if changes.is_empty() || !self.listed {
+        if !self.listed {
+            return Ok(());
+        }
+        let doubts = self.fleet.doubt().is_some();
+        if doubts != self.doubts {
+            self.doubts = doubts;
+            changes.push(Event::Doubt { source: SOURCE, doubts });
+        }
+        if changes.is_empty() {
             return Ok(());
         }
         self.events.send(changes).await.map_err(|_| Closed)
@@ -420,7 +433,10 @@ impl Watch {
         let report = Report {
             listed: self.listed,
             files: self.fleet.files(),
-            held: lost.or_else(|| self.held.clone()).or_else(|| self.fleet.held()),
+            held: lost
+                .or_else(|| self.held.clone())
+                .or_else(|| self.fleet.held())
+                .or_else(|| self.fleet.doubt()),
             problems,
             reads: self.reads,
         };
