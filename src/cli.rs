@@ -349,7 +349,7 @@ fn meaning(typed: Typed) -> anyhow::Result<Invocation> {
         TypedCommand::Servers(TypedList { filter, ask }) => question(ask, Question::Servers(filter)),
         TypedCommand::Envoys(ask) => question(ask, Question::Envoys),
         TypedCommand::Explain(TypedExplain { target, gateway, ask }) => {
-            let target = target.strip_prefix("http://").or(target.strip_prefix("ws://")).unwrap_or(&target);
+            let target = target.split_once("://").map_or(target.as_str(), |(_, rest)| rest);
             let (host, path) = target
                 .split_once('/')
                 .map_or((target, "/".to_owned()), |(host, path)| (host, format!("/{path}")));

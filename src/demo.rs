@@ -26,11 +26,21 @@ use terminal::{Key, line};
 
 /// The oldest Envoy that has all that the bootstrap needs (delta-xDS and inline scopes that work).
 const OLDEST_ENVOY: (u32, u32) = (1, 38);
+/// Where the games' ports begin.
+const FIRST_PORT: u16 = 27_000;
+/// To the next port for the same game: no fewer than there are games.
+const STRIDE: u16 = 128;
 const READY: Duration = Duration::from_secs(30);
 
 /// Runs the demo until `shutdown` returns, its time is over, or `q` is pressed.
 pub async fn run(demo: Demo, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     let binary = find_envoy(demo.envoy.as_deref()).await?;
+    // Envoys share a port without a word (SO_REUSEPORT): half the players would reach the other one.
+    drop(
+        TcpListener::bind(demo.http)
+            .await
+            .with_context(|| format!("--http {}: choose a free port", demo.http))?,
+    );
     let folder =
         tempfile::Builder::new().prefix("tidegate-demo-").tempdir().context("a folder for the demo")?;
     let fleet = Fleet { dir: folder.path().join("fleet") };
@@ -175,9 +185,12 @@ impl Fleet {
     }
 
     async fn add(&self, number: usize) -> anyhow::Result<()> {
-        // A free port of this moment: the game takes it as soon as the control plane has read the file.
-        let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("a port for a game")?;
-        let port = probe.local_addr()?.port();
+        // Free at this moment, and below the range from which the system gives ports to others: the game
+        // takes it as soon as the control plane has read the file.
+        let mut port = FIRST_PORT + u16::try_from(number)?;
+        while TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.is_err() {
+            port = port.checked_add(STRIDE).context("a port for a game")?;
+        }
         let text = format!(
             "apiVersion: tidegate.dev/v1\n\
              kind: Server\n\

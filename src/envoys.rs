@@ -72,9 +72,10 @@ impl Envoys {
     /// Remembers that this Envoy refused a response, for its next streams.
     pub fn suspect(&self, node: &str) {
         let mut state = self.state();
-        if state.suspects.len() < MAX_REMEMBERED {
-            state.suspects.insert(node.to_owned());
+        if state.suspects.len() >= MAX_REMEMBERED {
+            state.suspects.clear();
         }
+        state.suspects.insert(node.to_owned());
     }
 
     /// True when this Envoy refused a response before.

@@ -110,7 +110,8 @@ impl Host {
             return Err(BadHost::Long);
         }
         if lower == "*" {
-            return Ok(Self(lower.into()));
+            // "*." is what is left of "*.<nothing>": that must not become the host of all hosts.
+            return if text == "*" { Ok(Self(lower.into())) } else { Err(BadHost::Star) };
         }
         if lower.contains(':') {
             return Err(BadHost::Port);

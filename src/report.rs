@@ -148,6 +148,7 @@ pub fn explain(
     path: &str,
     gateway: &Gateway,
 ) -> Explanation {
+    let path = &normalized(path);
     let segment = path.trim_start_matches('/').split(['/', '?']).next().unwrap_or_default();
     let parent = host.as_str().split_once('.').map(|(_, parent)| format!("*.{parent}"));
     let hosts = [Some(host.as_str().to_owned()), parent, Some("*".to_owned())];
@@ -176,9 +177,32 @@ pub fn explain(
     }
 }
 
+/// A path as Envoy has it after the listener's `normalize_path` and `merge_slashes`: unreserved characters
+/// decoded (RFC 3986, section 6.2.2.2), dot segments and empty segments gone, the query left out.
+fn normalized(path: &str) -> String {
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    let mut decoded = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((before, behind)) = rest.split_once('%') {
+        decoded.push_str(before);
+        let byte = behind.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let unreserved = byte.map(char::from).filter(|c| c.is_ascii_alphanumeric() || "-._~".contains(*c));
+        decoded.push(unreserved.unwrap_or('%'));
+        rest = if unreserved.is_some() { &behind[2..] } else { behind };
+    }
+    decoded.push_str(rest);
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in decoded.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => _ = segments.pop(),
+            segment => segments.push(segment),
+        }
+    }
+    format!("/{}", segments.join("/"))
+}
+
 fn longest(engine: &Engine, host: &Host, path: &str, gateway: &Gateway) -> Option<RouteRow> {
-    // Envoy matches prefixes of whole segments and leaves the query alone.
-    let path = path.split('?').next().unwrap_or_default();
     let fits = |prefix: &&PathPrefix| {
         prefix.is_root()
             || path.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -232,6 +256,20 @@ mod tests {
             "{}",
             explanation.verdict
         );
+    }
+
+    #[test]
+    fn a_path_is_explained_as_envoy_normalizes_it() {
+        for (path, expected) in [
+            ("/a/../b?c/d", "/b"),
+            ("//a//./b/", "/a/b"),
+            ("/a%2Db%2Fc", "/a-b%2Fc"),
+            ("/../%2e%2e/a", "/a"),
+            ("/%zz%", "/%zz%"),
+            ("", "/"),
+        ] {
+            assert_eq!(normalized(path), expected, "{path}");
+        }
     }
 
     #[test]

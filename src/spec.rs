@@ -144,7 +144,7 @@ impl<'a> Reader<'a> {
             idle_timeout: self
                 .value(
                     "idle-timeout",
-                    "a duration up to 30 days such as 90s, 30m or 1h; 0s for never",
+                    "a duration from 1s to 720h such as 90s, 30m or 1h30m; 0s for never",
                     duration,
                 )
                 .unwrap_or(IDLE_TIMEOUT),
@@ -165,14 +165,23 @@ impl<'a> Reader<'a> {
 
     /// The nearest value of an annotation; one that is too long is reported and passed over.
     fn written(&mut self, key: &str) -> Option<Written<'a>> {
+        self.read(key).filter(|written| written.text.len() <= MAX_VALUE)
+    }
+
+    /// The same, but what is too long is cut and not passed over: for what shuts a door.
+    fn cut(&mut self, key: &str) -> Option<Written<'a>> {
+        let Written { field, text } = self.read(key)?;
+        Some(Written { field, text: &text[..text.floor_char_boundary(MAX_VALUE)] })
+    }
+
+    fn read(&mut self, key: &str) -> Option<Written<'a>> {
         let full = format!("{PREFIX}{key}");
         let (layer, text) =
             self.facts.layers.iter().find_map(|layer| Some((layer, layer.values.get(&full)?)))?;
         let field = format!("{}[\"{full}\"]", layer.field);
         if text.len() > MAX_VALUE {
-            let why = format!("has {} bytes; at most {MAX_VALUE} are read. It is ignored", text.len());
-            self.wrong(ProblemKind::TooLarge, field, why);
-            return None;
+            let why = format!("has {} bytes; at most {MAX_VALUE} are read", text.len());
+            self.wrong(ProblemKind::TooLarge, field.clone(), why);
         }
         Some(Written { field, text: text.trim() })
     }
@@ -337,7 +346,12 @@ impl<'a> Reader<'a> {
     fn gateways(&mut self) -> Gateways {
         let Some(written) = self.written("gateway") else { return Gateways::Every };
         let mut named = BTreeSet::new();
-        for item in self.items(&written) {
+        let items = self.items(&written);
+        if items.is_empty() {
+            let why = "names no gateway, so that no Envoy serves it; leave it out for every gateway";
+            self.wrong(ProblemKind::BadValue, written.field.clone(), why);
+        }
+        for item in items {
             if is_name(item) {
                 named.insert(Gateway(item.into()));
             } else {
@@ -376,7 +390,7 @@ impl<'a> Reader<'a> {
 
     fn maintenance(&mut self) -> Option<Mode> {
         let paths = self.maintenance_paths();
-        let Some(Written { field, mut text }) = self.written("maintenance") else {
+        let Some(Written { field, mut text }) = self.cut("maintenance") else {
             if let Some((field, _)) = paths {
                 self.wrong(
                     ProblemKind::Missing,
@@ -400,7 +414,10 @@ impl<'a> Reader<'a> {
     }
 
     fn maintenance_paths(&mut self) -> Option<(String, Vec<PathPrefix>)> {
-        let written = self.written("maintenance-paths")?;
+        // An empty list names no path, so it is not the list: all are in maintenance.
+        let written = self
+            .written("maintenance-paths")
+            .filter(|written| !written.text.replace([',', ' '], "").is_empty())?;
         let mut paths = BTreeSet::new();
         for item in self.items(&written) {
             match PathPrefix::parse(item) {
@@ -420,7 +437,7 @@ impl<'a> Reader<'a> {
     /// What is neither a truth nor a URL drains: whoever wrote it wants the door shut, and a shut door
     /// loses nothing.
     fn drain(&mut self, routes: &[RouteKey]) -> Option<Mode> {
-        let Written { field, text } = self.written("drain")?;
+        let Written { field, text } = self.cut("drain")?;
         if let Some(draining) = truth(text) {
             return draining.then_some(Mode::Draining { redirect: None });
         }
@@ -465,7 +482,10 @@ fn weight(text: &str) -> Option<Weight> {
 
 fn duration(text: &str) -> Option<Duration> {
     let signed: SignedDuration = text.parse().ok()?;
-    Duration::try_from(signed).ok().filter(|duration| *duration <= MAX_IDLE_TIMEOUT)
+    let is_said = |duration: &Duration| {
+        duration.is_zero() || (Duration::from_secs(1)..=MAX_IDLE_TIMEOUT).contains(duration)
+    };
+    Duration::try_from(signed).ok().filter(is_said)
 }
 
 /// True when players who are redirected come to the same route again.
@@ -476,6 +496,10 @@ fn leads_to(redirect: &Redirect, key: &RouteKey) -> bool {
 }
 
 fn redirect(text: &str) -> Option<Redirect> {
+    // What a browser would keep to itself, or Envoy pass on raw, is no place to send players.
+    if !text.is_ascii() || text.contains('#') {
+        return None;
+    }
     let uri: Uri = text.parse().ok()?;
     let https = match uri.scheme_str()? {
         "https" => true,
@@ -485,7 +509,9 @@ fn redirect(text: &str) -> Option<Redirect> {
     let authority = uri.authority()?;
     // No user names or passwords: they would be shown to every player.
     let host = Host::parse(authority.host()).ok().filter(|host| !host.as_str().contains('*'))?;
-    if authority.as_str().contains('@') {
+    if authority.as_str().contains('@')
+        || (authority.as_str() != authority.host() && authority.port_u16().is_none_or(|port| port == 0))
+    {
         return None;
     }
     // The parser makes "/" of nothing, but "https://a" leaves players their path and "https://a/" does not.

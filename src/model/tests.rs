@@ -9,10 +9,10 @@ fn a_label_may_not_end_with_a_hyphen() {
 
 /// A second definition of a host, by characters and not by labels.
 fn is_host(text: &str) -> bool {
-    let text = text.strip_suffix('.').unwrap_or(text);
-    if text == "*" {
-        return true;
+    if text == "*" || text == "*." {
+        return text == "*";
     }
+    let text = text.strip_suffix('.').unwrap_or(text);
     let text = text.strip_prefix("*.").unwrap_or(text);
     let mut before = '.';
     let mut run = 0;
@@ -50,6 +50,7 @@ fn a_host_is_lower_case_and_has_no_dot_behind() {
     assert_eq!(Host::parse("game0.example.com:80"), Err(BadHost::Port));
     assert_eq!(Host::parse("game*.example.com"), Err(BadHost::Star));
     assert_eq!(Host::parse("*.*.example.com"), Err(BadHost::Star));
+    assert_eq!(Host::parse("*."), Err(BadHost::Star));
     assert_eq!(Host::parse(""), Err(BadHost::Empty));
     assert_eq!(Host::parse(&"a.".repeat(127)), Ok(Host("a.".repeat(127).trim_end_matches('.').into())));
     assert_eq!(Host::parse(&"a.".repeat(128)), Err(BadHost::Long));

@@ -150,6 +150,9 @@ fn good_values_are_read() {
 fn a_badly_named_gateway_is_not_every_gateway() {
     let (_, desired) = problem(&[("gateway", "e u")]);
     assert!(!desired.gateways.include(None));
+    let (why, desired) = problem(&[("gateway", " ,")]);
+    assert!(why.contains("names no gateway"), "{why}");
+    assert!(!desired.gateways.include(None));
 }
 
 #[test]
@@ -180,9 +183,19 @@ fn drain_is_a_truth_or_a_url() {
         assert_eq!(desired.mode, Mode::Draining { redirect: None });
     }
     good(&[("host", "a.example.com"), ("path", "/g"), ("drain", "https://a.example.com/h")]);
-    for bad in
-        ["soon", "ftp://a.example.com", "https://", "https://me:secret@a.example.com/", "https://*.x/", ""]
-    {
+    for bad in [
+        "soon",
+        "ftp://a.example.com",
+        "https://",
+        "https://me:secret@a.example.com/",
+        "https://*.x/",
+        "https://a.x:99999/",
+        "https://a.x:0/",
+        "https://a.x:/",
+        "https://a.x/#b",
+        "https://a.x/é",
+        "",
+    ] {
         let (why, desired) = problem(&[("drain", bad)]);
         assert!(why.contains("it drains, with no redirect"), "{why}");
         assert_eq!(desired.mode, Mode::Draining { redirect: None });
@@ -203,6 +216,15 @@ fn maintenance_closes_all_or_the_named_paths() {
     assert_eq!(desired.mode, Mode::Open, "a mistyped path closes nothing");
     let (why, _) = problem(&[("maintenance-paths", "/shop")]);
     assert!(why.contains("does nothing without tidegate.dev/maintenance"), "{why}");
+    let Mode::Maintenance { paths, .. } = good(&[("maintenance", "x"), ("maintenance-paths", ",")]).mode
+    else {
+        panic!()
+    };
+    assert_eq!(paths.len(), 0, "a list of nothing is no list");
+    for key in ["maintenance", "drain"] {
+        let server = read_with(&[(key, &"x".repeat(5000))], |_| ());
+        assert_ne!(server.desired.mode, Mode::Open, "what is too long still shuts the door");
+    }
     let (why, desired) = problem(&[("maintenance", &"é".repeat(400))]);
     assert!(why.contains("has 800 bytes"), "{why}");
     let Mode::Maintenance { text, .. } = desired.mode else { panic!() };

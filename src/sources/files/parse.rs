@@ -121,7 +121,10 @@ fn yaml(bytes: &[u8], sink: &mut impl FnMut(Place, Part)) {
                 let line = error
                     .location()
                     .map_or(blank, |at| usize::try_from(at.line()).unwrap_or(usize::MAX).saturating_sub(1));
-                sink(Place::at(first.saturating_add(line)), Err(short(&error.without_snippet().to_string())));
+                // Its own line counts from the document; the place has the file's.
+                let why = error.without_snippet().to_string();
+                let why = why.split(" at line ").next().unwrap_or(&why);
+                sink(Place::at(first.saturating_add(line)), Err(short(why)));
             }
         }
     }

@@ -231,6 +231,8 @@ impl Watch {
     fn open(&mut self, inbox: &mut Option<mpsc::Receiver<Notice>>) -> std::io::Result<()> {
         // Asked first: should it be swapped right now, the next scan sees another identity.
         let identity = disk::directory(&self.options.dir)?;
+        // A directory that can be found but not read is as good as none: said once, not at each look.
+        std::fs::read_dir(&self.options.dir)?;
         if *self.identity.get_or_insert(identity) != identity {
             return Err(std::io::Error::other("was replaced by another directory"));
         }
