@@ -12,8 +12,9 @@ use tokio::sync::watch;
 use crate::engine::Commit;
 use crate::snapshot::{Applied, Revision, Snapshot};
 
-/// Tombstones kept at least. A stream that missed more is ended and compares when it comes back.
-const TOMBSTONES: usize = 10_000;
+/// About how many tombstones are kept, of some 200 bytes each: the removal of a large fleet, which every stream is
+/// to hear of in its order. A stream that missed more is ended, and compares when it comes back.
+const TOMBSTONES: usize = 100_000;
 
 /// The snapshot, and the news of its changes.
 #[derive(Debug)]
@@ -22,6 +23,7 @@ pub struct Store {
     revision: watch::Sender<Revision>,
     synced: watch::Sender<bool>,
     whole: AtomicBool,
+    tombstones: usize,
 }
 
 impl Default for Store {
@@ -33,6 +35,7 @@ impl Default for Store {
             revision,
             synced: watch::Sender::new(false),
             whole: AtomicBool::new(false),
+            tombstones: TOMBSTONES,
         }
     }
 }
@@ -42,12 +45,13 @@ impl Store {
     pub fn commit(&self, commit: Commit) -> Applied {
         let (applied, revision) = {
             let mut snapshot = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
-            let applied = snapshot.apply(commit.changes);
-            // Twice the number that is kept, so that the work of forgetting is paid once a fill.
-            if snapshot.tombstones() > 2 * TOMBSTONES {
-                let floor = snapshot.floor_keeping(TOMBSTONES / 2);
+            // Before the commit: nobody can have heard yet of what this one removes. And only at twice the
+            // number that is kept, so that the work of forgetting is paid once a fill.
+            if snapshot.tombstones() > 2 * self.tombstones {
+                let floor = snapshot.floor_keeping(self.tombstones / 2);
                 snapshot.compact(floor);
             }
+            let applied = snapshot.apply(commit.changes);
             (applied, snapshot.revision())
         };
         self.revision.send_if_modified(|seen| std::mem::replace(seen, revision) != revision);
@@ -89,5 +93,27 @@ impl Store {
     /// Turns true once every source has listed.
     pub fn synced(&self) -> watch::Receiver<bool> {
         self.synced.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Engine;
+    use crate::model::Event;
+    use crate::testkit::{SOURCE, server};
+
+    #[test]
+    fn a_removal_of_any_size_is_heard_by_those_who_were_up_to_date() {
+        let store = Store { tombstones: 10, ..Store::default() };
+        let mut engine = Engine::new([SOURCE]);
+        for round in 0..3 {
+            let servers = (0..100).map(|i| server(&format!("s{i}"), &[&format!("s{i}.x")])).collect();
+            store.commit(engine.apply([Event::Reset { source: SOURCE, servers }]));
+            let heard = store.revision();
+            store.commit(engine.apply([Event::Reset { source: SOURCE, servers: Vec::new() }]));
+            assert!(store.read(Snapshot::floor) <= heard, "round {round}");
+            assert!(store.read(Snapshot::tombstones) <= 200 + 10, "round {round}: what is old is forgotten");
+        }
     }
 }
