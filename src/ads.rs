@@ -429,8 +429,9 @@ async fn listen(
         for cluster in
             report.cluster_stats.iter().filter(|cluster| cluster.cluster_name.starts_with(CLUSTER_PREFIX))
         {
-            let open: u64 =
-                cluster.upstream_locality_stats.iter().map(|stats| stats.total_requests_in_progress).sum();
+            let in_progress =
+                cluster.upstream_locality_stats.iter().map(|stats| stats.total_requests_in_progress);
+            let open = in_progress.fold(0, u64::saturating_add);
             if open > 0 {
                 load.insert(cluster.cluster_name.as_str().into(), open);
             }

@@ -37,6 +37,8 @@ type Load = HashMap<Name, u64>;
 struct State {
     streams: BTreeMap<u64, StreamStatus>,
     loads: HashMap<u64, Load>,
+    /// The sum of all loads, kept as they change: a report costs its own size, not that of all others.
+    sessions: u64,
     suspects: HashSet<String>,
     logged: HashSet<(Type, Name, Option<Version>)>,
 }
@@ -61,7 +63,8 @@ impl Envoys {
     pub fn remove(&self, stream: u64) {
         let mut state = self.state();
         state.streams.remove(&stream);
-        state.loads.remove(&stream);
+        let gone = state.loads.remove(&stream);
+        state.sessions -= gone.iter().flat_map(HashMap::values).sum::<u64>();
     }
 
     /// All rows, oldest stream first.
@@ -124,8 +127,15 @@ impl Envoys {
     }
 
     /// Takes an Envoy's report of its live sessions in place of its last one.
-    pub fn report(&self, stream: u64, load: Load) {
-        self.state().loads.insert(stream, load);
+    pub fn report(&self, stream: u64, mut load: Load) {
+        // A number from a socket: no sum of these, over any fleet, overflows.
+        for sessions in load.values_mut() {
+            *sessions = (*sessions).min(u32::MAX.into());
+        }
+        let mut state = self.state();
+        state.sessions += load.values().sum::<u64>();
+        let before = state.loads.insert(stream, load);
+        state.sessions -= before.iter().flat_map(HashMap::values).sum::<u64>();
     }
 
     /// Live sessions of a cluster, summed over all Envoys.
@@ -135,11 +145,37 @@ impl Envoys {
 
     /// Live sessions of all clusters.
     pub fn all_sessions(&self) -> u64 {
-        self.state().loads.values().flat_map(HashMap::values).sum()
+        self.state().sessions
     }
 }
 
 /// Seconds since 1970.
 pub fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_are_summed_and_go_with_their_envoy() {
+        let envoys = Envoys::default();
+        envoys.report(1, [("a".into(), 3), ("b".into(), 1)].into());
+        envoys.report(2, [("a".into(), 2)].into());
+        envoys.report(1, [("a".into(), 1)].into());
+        assert_eq!((envoys.sessions("a"), envoys.sessions("b"), envoys.all_sessions()), (3, 0, 3));
+        envoys.remove(2);
+        envoys.remove(2);
+        assert_eq!((envoys.sessions("a"), envoys.all_sessions()), (1, 1));
+    }
+
+    #[test]
+    fn a_report_that_can_not_be_true_harms_nobody() {
+        let envoys = Envoys::default();
+        envoys.report(1, [("a".into(), u64::MAX)].into());
+        envoys.report(2, [("a".into(), u64::MAX)].into());
+        envoys.remove(1);
+        assert!(envoys.sessions("a") > 0);
+    }
 }

@@ -20,6 +20,7 @@ use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
+use crate::cli::MAX_FILE_BYTES;
 use crate::model::{Event, Problem, ProblemKind, Server, ServerId, Source};
 
 mod content;
@@ -35,8 +36,6 @@ use parse::{Format, Place};
 
 /// This source.
 pub const SOURCE: Source = Source("files");
-/// The size up to which a file is read when nobody says otherwise.
-pub const MAX_FILE_BYTES: u64 = 64 << 20;
 
 /// What to watch.
 #[derive(Clone, Debug)]
