@@ -14,7 +14,7 @@
 //!  ══  the wall: below it no runtime, socket, clock, disk, environment or log  ══
 //!   4  report                                 what people ask, as rows
 //!   3  engine  session                        events to commits; one Envoy's stream
-//!   2  translate                              to Envoy's protos
+//!   2  translate  kinds                       to Envoy's protos; from Kubernetes' objects
 //!   1  spec  claims  snapshot  bootstrap      what may be written; who holds what; bytes in order; text
 //!   0  model                                  the words
 //! ```
@@ -46,6 +46,8 @@ pub mod demo;
 pub mod engine;
 /// What is known of the Envoys.
 pub mod envoys;
+/// Kubernetes' objects to servers.
+pub mod kinds;
 /// Every metric family.
 pub mod metrics;
 /// The words: servers, hosts, paths, modes.
