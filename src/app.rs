@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::kube::{Client, Config};
 use anyhow::{Context, bail};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -20,7 +21,7 @@ use crate::engine::Engine;
 use crate::envoys::Envoys;
 use crate::metrics::Metrics;
 use crate::owner::{Desk, EVENTS, Owner};
-use crate::sources::files;
+use crate::sources::{files, kube};
 use crate::store::Store;
 
 /// How long streams and pages have to end at a shutdown.
@@ -48,9 +49,11 @@ impl App {
         let (xds, admin) = (xds_listener.local_addr()?, admin_listener.local_addr()?);
         let (metrics, registry) = Metrics::new();
         let (store, envoys) = (Arc::new(Store::default()), Arc::new(Envoys::default()));
-        let (owner, desk) = Owner::new(Engine::new([files::SOURCE]), store.clone(), metrics.clone());
+        let clustered =
+            config.kube.iter().flat_map(|kube| &kube.managers).map(|manager| kube::source(*manager));
+        let sources = config.fleet.iter().map(|_| files::SOURCE).chain(clustered);
+        let (owner, desk) = Owner::new(Engine::new(sources), store.clone(), metrics.clone());
         let (events, inbox) = mpsc::channel(EVENTS);
-        let (report, reports) = watch::channel(files::Report::default());
         let (shutdown, end) = watch::channel(false);
         let mut tasks = JoinSet::new();
 
@@ -58,13 +61,36 @@ impl App {
             owner.run(inbox).await;
             ("engine", Ok(()))
         });
-        let fleet = config.fleet.clone();
-        let options = files::Options {
-            dir: config.fleet,
-            host_template: config.host_template,
-            max_file_bytes: config.max_file_bytes,
-        };
-        tasks.spawn(async move { ("files", files::run(options, events, report).await) });
+        let mut files_report = None;
+        if let Some(dir) = config.fleet {
+            info!(fleet = %dir.display(), "reading");
+            let options = files::Options {
+                dir,
+                host_template: config.host_template,
+                max_file_bytes: config.max_file_bytes,
+            };
+            let (report, reports) = watch::channel(files::Report::default());
+            files_report = Some(reports);
+            let events = events.clone();
+            tasks.spawn(async move { ("files", files::run(options, events, report).await) });
+        }
+        let mut kube_report = None;
+        if let Some(config) = config.kube {
+            let client = cluster().await?;
+            let options = kube::Options {
+                managers: config.managers,
+                namespaces: config.namespaces,
+                selector: config.selector,
+                rules: config.rules,
+            };
+            let (report, reports) = watch::channel(kube::Report::default());
+            kube_report = Some(reports);
+            let (events, metrics) = (events.clone(), metrics.clone());
+            tasks.spawn(
+                async move { ("kube", kube::run(client, options, events, report, None, metrics).await) },
+            );
+        }
+        drop(events);
         let ads = Ads {
             store: store.clone(),
             desk: desk.clone(),
@@ -79,11 +105,12 @@ impl App {
             envoys,
             metrics,
             registry: Arc::new(registry),
-            files: reports,
+            files: files_report,
+            kube: kube_report,
             shutdown: end,
         };
         tasks.spawn(async move { ("admin", pages.run(admin_listener).await.map_err(Into::into)) });
-        info!(%xds, %admin, fleet = %fleet.display(), "listening");
+        info!(%xds, %admin, "listening");
         Ok(Self { xds, admin, store, desk, tasks, shutdown })
     }
 
@@ -113,6 +140,13 @@ impl App {
         }
         Ok(())
     }
+}
+
+/// The cluster that `KUBECONFIG` names, or that this pod runs in.
+async fn cluster() -> anyhow::Result<Client> {
+    let hint = "set KUBECONFIG to a kubeconfig file, or run in a pod with a service account";
+    let config = Config::infer().await.with_context(|| format!("--kube finds no cluster; {hint}"))?;
+    Client::try_from(config).context("--kube: the cluster's settings can't be used")
 }
 
 async fn listen(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {

@@ -97,6 +97,12 @@ pub struct Metrics {
     pub changes: Counter,
     /// Resources translated.
     pub translations: Counter,
+    /// What the watches of a cluster heard, changed or not.
+    pub kube_news: Counter,
+    /// Lists and watches of a cluster that failed.
+    pub kube_errors: Counter,
+    /// Time from what a source heard to its commit.
+    pub event_seconds: Histogram,
     /// Time to apply and commit a batch of events.
     pub commit_seconds: Histogram,
     /// Servers by mode.
@@ -142,6 +148,9 @@ impl Metrics {
             events: Counter::default(),
             changes: Counter::default(),
             translations: Counter::default(),
+            kube_news: Counter::default(),
+            kube_errors: Counter::default(),
+            event_seconds: seconds(),
             commit_seconds: seconds(),
             servers: Family::default(),
             lost_claims: Gauge::default(),
@@ -166,6 +175,14 @@ impl Metrics {
         r.register("events", "Events that sources reported", metrics.events.clone());
         r.register("changes", "Events that changed a server", metrics.changes.clone());
         r.register("translations", "Resources translated", metrics.translations.clone());
+        r.register("kube_news", "What the watches of a cluster heard", metrics.kube_news.clone());
+        r.register("kube_errors", "Lists and watches of a cluster that failed", metrics.kube_errors.clone());
+        r.register_with_unit(
+            "event",
+            "From what a source heard to its commit",
+            Unit::Seconds,
+            metrics.event_seconds.clone(),
+        );
         r.register_with_unit(
             "commit",
             "From a batch of events to its commit",

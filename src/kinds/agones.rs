@@ -27,6 +27,11 @@ pub fn servers(_server: &GameServer, _pod: Option<&Pod>, _rules: &Rules, _source
     Vec::new()
 }
 
+/// True when it runs and does not say its pod's address, as before Agones 1.40, though that is wanted.
+pub fn wants_pod(_server: &GameServer, _rules: &Rules) -> bool {
+    false
+}
+
 /// Whether Octops' ready annotation is true; `None` without Octops' annotations.
 pub fn ready(_server: &GameServer) -> Option<bool> {
     None
