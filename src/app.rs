@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::owner::{Desk, EVENTS, Owner};
 use crate::sources::{files, kube};
 use crate::store::Store;
+use crate::writer::{self, Writer};
 
 /// How long streams and pages have to end at a shutdown.
 const GRACE: Duration = Duration::from_secs(5);
@@ -76,7 +77,7 @@ impl App {
         }
         let mut kube_report = None;
         if let Some(config) = config.kube {
-            let client = cluster().await?;
+            let (client, namespace) = cluster().await?;
             let options = kube::Options {
                 managers: config.managers,
                 namespaces: config.namespaces,
@@ -85,10 +86,24 @@ impl App {
             };
             let (report, reports) = watch::channel(kube::Report::default());
             kube_report = Some(reports);
-            let (events, metrics) = (events.clone(), metrics.clone());
-            tasks.spawn(
-                async move { ("kube", kube::run(client, options, events, report, None, metrics).await) },
-            );
+            let mut outlets =
+                kube::Outlets { events: events.clone(), report, touched: None, metrics: metrics.clone() };
+            if let Some(config) = config.write_back {
+                let (sender, touched) = mpsc::channel(writer::TOUCHED);
+                outlets.touched = Some(sender);
+                let writer = Writer {
+                    client: client.clone(),
+                    namespace,
+                    config,
+                    store: store.clone(),
+                    desk: desk.clone(),
+                    envoys: envoys.clone(),
+                    metrics: metrics.clone(),
+                };
+                let end = end.clone();
+                tasks.spawn(async move { ("writer", writer.run(touched, end).await) });
+            }
+            tasks.spawn(async move { ("kube", kube::run(client, options, outlets).await) });
         }
         drop(events);
         let ads = Ads {
@@ -142,11 +157,12 @@ impl App {
     }
 }
 
-/// The cluster that `KUBECONFIG` names, or that this pod runs in.
-async fn cluster() -> anyhow::Result<Client> {
+/// The cluster that `KUBECONFIG` names, or that this pod runs in; and the namespace that goes with it.
+async fn cluster() -> anyhow::Result<(Client, String)> {
     let hint = "set KUBECONFIG to a kubeconfig file, or run in a pod with a service account";
     let config = Config::infer().await.with_context(|| format!("--kube finds no cluster; {hint}"))?;
-    Client::try_from(config).context("--kube: the cluster's settings can't be used")
+    let namespace = config.default_namespace.clone();
+    Ok((Client::try_from(config).context("--kube: the cluster's settings can't be used")?, namespace))
 }
 
 async fn listen(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {

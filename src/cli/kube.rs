@@ -45,6 +45,7 @@ pub(super) struct KubeFile {
     lease_namespace: Option<String>,
     lease_name: Option<String>,
     public_url: Option<String>,
+    writes_per_second: Option<u32>,
 }
 
 /// What is watched in a cluster, and what is written there.
@@ -71,6 +72,8 @@ pub struct WriteBack {
     pub lease_name: String,
     /// A server's URL: `{host}` and `{path}` stand for its own.
     pub public_url: String,
+    /// Most objects that are written to in a second.
+    pub writes_per_second: u32,
 }
 
 impl Default for WriteBack {
@@ -79,6 +82,7 @@ impl Default for WriteBack {
             lease_namespace: None,
             lease_name: "tidegate".into(),
             public_url: "https://{host}{path}".into(),
+            writes_per_second: 100,
         }
     }
 }
@@ -113,7 +117,11 @@ pub(super) fn meaning(
         lease_namespace: file.lease_namespace,
         lease_name: file.lease_name.unwrap_or(default.lease_name),
         public_url: file.public_url.unwrap_or(default.public_url),
+        writes_per_second: file.writes_per_second.unwrap_or(default.writes_per_second),
     };
+    if !(1..=10_000).contains(&write_back.writes_per_second) {
+        bail!("kube.writesPerSecond: {} is not a number from 1 to 10000", write_back.writes_per_second);
+    }
     if !write_back.public_url.contains("{host}") {
         bail!(
             "kube.publicUrl: {:?} has no {{host}}; expected a URL such as https://{{host}}{{path}}",

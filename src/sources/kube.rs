@@ -100,22 +100,20 @@ pub struct Report {
 /// Game servers whose objects changed, with what they come to: for whoever writes to them.
 pub type Touched = Vec<(Key, Option<Subject>)>;
 
-/// Watches the cluster until `events` is closed.
-pub async fn run(
-    client: ::kube::Client,
-    options: Options,
-    events: mpsc::Sender<Burst>,
-    report: watch::Sender<Report>,
-    touched: Option<mpsc::Sender<Touched>>,
-    metrics: Metrics,
-) -> anyhow::Result<()> {
-    adapter::run(client, options, Outlets { events, report, touched, metrics }).await
+/// Where the adapter speaks to.
+#[derive(Debug)]
+pub struct Outlets {
+    /// To the engine.
+    pub events: mpsc::Sender<Burst>,
+    /// To people.
+    pub report: watch::Sender<Report>,
+    /// To whoever writes to objects, if anybody does.
+    pub touched: Option<mpsc::Sender<Touched>>,
+    /// To metrics.
+    pub metrics: Metrics,
 }
 
-/// Where the adapter speaks to.
-struct Outlets {
-    events: mpsc::Sender<Burst>,
-    report: watch::Sender<Report>,
-    touched: Option<mpsc::Sender<Touched>>,
-    metrics: Metrics,
+/// Watches the cluster until `events` is closed.
+pub async fn run(client: ::kube::Client, options: Options, outlets: Outlets) -> anyhow::Result<()> {
+    adapter::run(client, options, outlets).await
 }
