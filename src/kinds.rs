@@ -277,6 +277,3 @@ pub enum PublishAt {
     /// From `Ready`.
     Ready,
 }
-
-#[cfg(test)]
-mod tests;
