@@ -12,10 +12,12 @@ use crate::model::Age;
 /// Keys of labels and annotations that begin so are kept.
 const PREFIXES: [&str; 3] = ["tidegate.dev/", "octops", "agones.dev/sdk-tidegate"];
 /// Keys that are kept besides.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 16] = [
     "agones.dev/dev-address",
     "agones.dev/fleet",
     "agones.dev/gameserver",
+    "agones.dev/last-allocated",
+    "agones.dev/ready-container-id",
     "agones.dev/role",
     "apps.kubernetes.io/pod-index",
     "game.kruise.io/gs-deleting",
