@@ -17,10 +17,13 @@ use crate::model::{Problem, ProblemKind, Server, ServerId, Source};
 use crate::spec::{self, Facts, Layer, State};
 
 mod custom;
+mod fleet;
 mod life;
 mod octops;
 mod place;
 mod template;
+
+pub use fleet::{Fleet, FleetSpec, Template, sample};
 
 /// `agones.dev/v1` `GameServer`. Counters, lists, players and the pod's template are not read: versions
 /// that differ there alone are equal, and the SDK may write one a second.
@@ -109,14 +112,6 @@ pub struct Address {
     /// `address`
     #[serde(deserialize_with = "or_default")]
     pub address: Box<str>,
-}
-
-/// `agones.dev/v1` `Fleet`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
-pub struct Fleet {
-    /// `metadata`
-    pub metadata: Meta,
 }
 
 /// An empty field says as much as none: the API server writes `null` for lists that are not filled.

@@ -5,6 +5,7 @@ use crate::kinds::{PublishAt, Upstream};
 use crate::model::{Mode, Protocol};
 use crate::testkit::SOURCE;
 
+mod fleet;
 mod life;
 mod octops;
 mod place;
@@ -193,6 +194,8 @@ fn null_is_nothing() {
     let server = decode(ports);
     assert_eq!(server.spec.ports, [Port::default()]);
     assert_eq!((server.status.ports.len(), server.status.addresses.len()), (1, 1));
+    let fleet = json!({ "metadata": null, "spec": { "replicas": null, "template": { "metadata": null, "spec": null } } });
+    assert_eq!(serde_json::from_value::<Fleet>(fleet).unwrap(), Fleet::default());
 }
 
 #[test]

@@ -203,6 +203,11 @@ fn no_object_is_too_strange() {
                 }
             }
         }
+        let fleet = json!({ "metadata": metadata(&mut rng),
+            "spec": { "replicas": number(&mut rng), "template": { "metadata": metadata(&mut rng), "spec": spec(&mut rng) } } });
+        if let Ok(fleet) = serde_json::from_value::<Fleet>(fleet) {
+            assert!(sample(&fleet, 2, &rules, SOURCE).len() <= 2);
+        }
     }
     assert!(
         decoded > 1000 && routed > 100,
