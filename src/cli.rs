@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
+use crate::bootstrap::tls::{FilePath, Https};
 use crate::bootstrap::{Endpoint, Name, Options, Routes};
 use crate::model::{MAX_NAME, is_name};
 
@@ -105,7 +106,7 @@ struct File {
     max_file_bytes: Option<u64>,
 }
 
-/// Prints an Envoy bootstrap: `tidegate bootstrap > envoy.yaml && envoy -c envoy.yaml`
+/// Prints an Envoy bootstrap: `tidegate bootstrap -o envoy.yaml && envoy -c envoy.yaml`
 ///
 /// The listener in it is static, so nothing that Tidegate streams can drain it.
 #[derive(Debug, Args)]
@@ -116,6 +117,12 @@ struct TypedBootstrap {
     /// Where players connect
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:10000")]
     http: SocketAddr,
+    /// Where players connect by TLS, beside --http
+    #[arg(long, value_name = "ADDR", requires_all = ["tls_dir", "output"])]
+    https: Option<SocketAddr>,
+    /// The folder of tls.crt and tls.key for --https; Envoy notices when they are renewed, as in a mounted Secret
+    #[arg(long, value_name = "DIR", requires = "https")]
+    tls_dir: Option<PathBuf>,
     /// Where Envoy's own admin page is
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:19000")]
     envoy_admin: SocketAddr,
@@ -131,6 +138,10 @@ struct TypedBootstrap {
     /// Leave out the reports of live sessions
     #[arg(long)]
     no_load_reports: bool,
+    /// Write to this file, and not to standard output; with --https also FILE with .tls.yaml in place of its .yaml,
+    /// where Envoy reads which certificate to use: it must find both under the same path as here
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
 }
 
 /// Plays: the control plane, a real Envoy and small WebSocket game servers, on loopback.
@@ -222,7 +233,12 @@ pub enum Command {
     /// Run the control plane.
     Serve(Serve),
     /// Print a bootstrap.
-    Bootstrap(Options),
+    Bootstrap {
+        /// What Envoy has to know.
+        options: Options,
+        /// The file to write, in place of standard output.
+        output: Option<PathBuf>,
+    },
     /// Play.
     Demo(Demo),
     /// Read fleet files.
@@ -320,18 +336,7 @@ fn meaning(typed: Typed) -> anyhow::Result<Invocation> {
     let Typed { command, log_format, log_filter } = typed;
     let command = match command {
         TypedCommand::Serve(typed) => Command::Serve(serve(typed)?),
-        TypedCommand::Bootstrap(typed) => {
-            let TypedBootstrap { xds, http, envoy_admin, gateway, node_id, routes, no_load_reports } = typed;
-            Command::Bootstrap(Options {
-                xds,
-                http,
-                envoy_admin,
-                gateway,
-                node_id,
-                routes,
-                load_reports: !no_load_reports,
-            })
-        }
+        TypedCommand::Bootstrap(typed) => bootstrap(typed)?,
         TypedCommand::Demo(typed) => {
             let TypedDemo { servers, seconds, http, admin, envoy } = typed;
             Command::Demo(Demo {
@@ -357,6 +362,39 @@ fn meaning(typed: Typed) -> anyhow::Result<Invocation> {
         }
     };
     Ok(Invocation { log_format, log_filter, command })
+}
+
+fn bootstrap(typed: TypedBootstrap) -> anyhow::Result<Command> {
+    let TypedBootstrap {
+        xds,
+        http,
+        https,
+        tls_dir,
+        envoy_admin,
+        gateway,
+        node_id,
+        routes,
+        no_load_reports,
+        output,
+    } = typed;
+    let https = match (https, tls_dir, &output) {
+        (Some(address), Some(folder), Some(output)) => Some(Https {
+            address,
+            folder: path_for_envoy("--tls-dir", &folder)?,
+            secret: path_for_envoy("--output", &output.with_extension("tls.yaml"))?,
+        }),
+        _ => None,
+    };
+    let load_reports = !no_load_reports;
+    let options = Options { xds, http, https, envoy_admin, gateway, node_id, routes, load_reports };
+    Ok(Command::Bootstrap { options, output })
+}
+
+/// The path as a process with another working directory finds it.
+fn path_for_envoy(flag: &str, path: &Path) -> anyhow::Result<FilePath> {
+    let absolute = std::path::absolute(path).with_context(|| format!("{flag} {}", path.display()))?;
+    // What is no UTF-8 becomes a character that the path may not hold, and is refused by name.
+    absolute.to_string_lossy().parse().with_context(|| flag.to_owned())
 }
 
 fn question(ask: TypedAsk, question: Question) -> Command {

@@ -1,11 +1,11 @@
 //! Parses what was typed, starts tracing, runs it, and turns an error into an exit code.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use tidegate::app::App;
-use tidegate::bootstrap::bootstrap;
+use tidegate::bootstrap::{Options, bootstrap, tls};
 use tidegate::check::Checked;
 use tidegate::cli::{self, Command, Invocation, LogFormat, Output};
 use tidegate::{client, demo};
@@ -25,8 +25,11 @@ fn main() -> ExitCode {
 fn run(invocation: Invocation) -> anyhow::Result<ExitCode> {
     let Invocation { log_format, log_filter, command } = invocation;
     match command {
-        Command::Bootstrap(options) => {
-            print(&bootstrap(&options))?;
+        Command::Bootstrap { options, output } => {
+            match output {
+                Some(file) => write_bootstrap(&options, &file)?,
+                None => print(&bootstrap(&options))?,
+            }
             Ok(ExitCode::SUCCESS)
         }
         Command::Check { paths, host_template, output } => check(&paths, host_template.as_deref(), output),
@@ -67,6 +70,17 @@ fn log(
         LogFormat::Json => subscriber.json().flatten_event(true).init(),
     }
     Ok(())
+}
+
+/// Writes the bootstrap to a file, after what it refers to.
+fn write_bootstrap(options: &Options, file: &Path) -> anyhow::Result<()> {
+    let write = |file: &Path, text: String| {
+        std::fs::write(file, text).with_context(|| format!("--output: writing {}", file.display()))
+    };
+    if let Some(https) = &options.https {
+        write(Path::new(https.secret.as_str()), tls::secret(https))?;
+    }
+    write(file, bootstrap(options))
 }
 
 /// Writes to standard output. A reader that has seen enough, such as `head`, is no error.
