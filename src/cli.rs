@@ -15,6 +15,8 @@ use crate::model::{MAX_NAME, is_name};
 
 /// Most game servers that the demo runs.
 pub const MAX_GAMES: usize = 128;
+/// Longest drain, in seconds: a week.
+const MAX_DRAIN: u64 = 7 * 24 * 3600;
 /// Largest fleet file that is read unless the configuration says otherwise.
 pub const MAX_FILE_BYTES: u64 = 64 << 20;
 
@@ -60,6 +62,7 @@ pub enum Output {
 enum TypedCommand {
     Serve(TypedServe),
     Bootstrap(TypedBootstrap),
+    Drain(TypedDrain),
     Demo(TypedDemo),
     Check(TypedCheck),
     /// Lists the hosts and paths of a running control plane: who holds them, and which Envoys took them.
@@ -142,6 +145,26 @@ struct TypedBootstrap {
     /// where Envoy reads which certificate to use: it must find both under the same path as here
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Also copy this program to FILE, so that `FILE drain` can run beside an Envoy whose image has no shell
+    #[arg(long, value_name = "FILE")]
+    install: Option<PathBuf>,
+}
+
+/// Empties an Envoy before it ends, as a preStop hook: those inside play on, the next connection goes elsewhere.
+///
+/// Tells Envoy to close each connection at the end of its request (`/healthcheck/fail`), and returns when no request
+/// and no WebSocket is left, or the time is over. What ends Envoy is up to you.
+#[derive(Debug, Args)]
+struct TypedDrain {
+    /// Where Envoy's own admin page is
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:19000")]
+    envoy_admin: SocketAddr,
+    /// Wait so long even when it is empty: load balancers go on sending newcomers for a while
+    #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(..=MAX_DRAIN))]
+    at_least: u64,
+    /// Wait no longer; keep it below the Pod's terminationGracePeriodSeconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 3540, value_parser = clap::value_parser!(u64).range(..=MAX_DRAIN))]
+    at_most: u64,
 }
 
 /// Plays: the control plane, a real Envoy and small WebSocket game servers, on loopback.
@@ -238,7 +261,11 @@ pub enum Command {
         options: Options,
         /// The file to write, in place of standard output.
         output: Option<PathBuf>,
+        /// Where to copy this program to.
+        install: Option<PathBuf>,
     },
+    /// Empty an Envoy.
+    Drain(Drain),
     /// Play.
     Demo(Demo),
     /// Read fleet files.
@@ -279,6 +306,17 @@ impl Default for Serve {
             max_file_bytes: MAX_FILE_BYTES,
         }
     }
+}
+
+/// How an Envoy is emptied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// Its admin page.
+    pub envoy_admin: SocketAddr,
+    /// How long it is given when it is empty already.
+    pub at_least: Duration,
+    /// How long it is given at most.
+    pub at_most: Duration,
 }
 
 /// The demo's configuration.
@@ -337,6 +375,15 @@ fn meaning(typed: Typed) -> anyhow::Result<Invocation> {
     let command = match command {
         TypedCommand::Serve(typed) => Command::Serve(serve(typed)?),
         TypedCommand::Bootstrap(typed) => bootstrap(typed)?,
+        TypedCommand::Drain(TypedDrain { envoy_admin, at_least, at_most }) => {
+            if at_least > at_most {
+                bail!(
+                    "--at-least {at_least} is more than --at-most {at_most}; expected no more seconds than that"
+                );
+            }
+            let [at_least, at_most] = [at_least, at_most].map(Duration::from_secs);
+            Command::Drain(Drain { envoy_admin, at_least, at_most })
+        }
         TypedCommand::Demo(typed) => {
             let TypedDemo { servers, seconds, http, admin, envoy } = typed;
             Command::Demo(Demo {
@@ -376,6 +423,7 @@ fn bootstrap(typed: TypedBootstrap) -> anyhow::Result<Command> {
         routes,
         no_load_reports,
         output,
+        install,
     } = typed;
     let https = match (https, tls_dir, &output) {
         (Some(address), Some(folder), Some(output)) => Some(Https {
@@ -387,7 +435,7 @@ fn bootstrap(typed: TypedBootstrap) -> anyhow::Result<Command> {
     };
     let load_reports = !no_load_reports;
     let options = Options { xds, http, https, envoy_admin, gateway, node_id, routes, load_reports };
-    Ok(Command::Bootstrap { options, output })
+    Ok(Command::Bootstrap { options, output, install })
 }
 
 /// The path as a process with another working directory finds it.

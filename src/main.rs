@@ -8,6 +8,7 @@ use tidegate::app::App;
 use tidegate::bootstrap::{Options, bootstrap, tls};
 use tidegate::check::Checked;
 use tidegate::cli::{self, Command, Invocation, LogFormat, Output};
+use tidegate::drain::{Drained, drain};
 use tidegate::{client, demo};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -25,11 +26,24 @@ fn main() -> ExitCode {
 fn run(invocation: Invocation) -> anyhow::Result<ExitCode> {
     let Invocation { log_format, log_filter, command } = invocation;
     match command {
-        Command::Bootstrap { options, output } => {
+        Command::Bootstrap { options, output, install } => {
+            if let Some(file) = install {
+                let own = std::env::current_exe().context("--install: finding this program")?;
+                std::fs::copy(own, &file)
+                    .with_context(|| format!("--install: writing {}", file.display()))?;
+            }
             match output {
                 Some(file) => write_bootstrap(&options, &file)?,
                 None => print(&bootstrap(&options))?,
             }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Drain(config) => {
+            let said = match runtime()?.block_on(drain(config))? {
+                Drained::Empty => "empty".to_owned(),
+                Drained::Left(count) => format!("the time is over; requests and WebSockets left: {count}"),
+            };
+            print(&format!("{said}\n"))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Check { paths, host_template, output } => check(&paths, host_template.as_deref(), output),

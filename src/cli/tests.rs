@@ -16,8 +16,8 @@ fn the_command_line_is_sound() {
 fn defaults_are_those_of_the_readme() {
     let Command::Serve(serve) = read("serve").unwrap() else { panic!() };
     assert_eq!(serve, Serve::default());
-    let Command::Bootstrap { options, output } = read("bootstrap").unwrap() else { panic!() };
-    assert_eq!((options, output), (Options::default(), None));
+    let Command::Bootstrap { options, output, install } = read("bootstrap").unwrap() else { panic!() };
+    assert_eq!((options, output, install), (Options::default(), None, None));
 }
 
 #[test]
@@ -80,4 +80,19 @@ fn tls_needs_a_certificate_and_a_file_to_name_it_in() {
     let here = std::env::current_dir().unwrap();
     assert_eq!(https.folder.as_str(), here.join("certs").to_str().unwrap());
     assert_eq!(https.secret.as_str(), "/etc/envoy/envoy.tls.yaml");
+}
+
+#[test]
+fn a_drain_has_an_end_behind_its_beginning() {
+    let Command::Drain(drain) = read("drain --at-least 0 --at-most 0").unwrap() else { panic!() };
+    assert_eq!(
+        (drain.at_least, drain.at_most, drain.envoy_admin.port()),
+        (Duration::ZERO, Duration::ZERO, 19000)
+    );
+    for line in
+        ["drain --at-least 3541", "drain --at-most=-1", "drain --at-most 604801", "drain --envoy-admin x"]
+    {
+        let error = format!("{:#}", read(line).unwrap_err());
+        assert!(error.contains("--at-") || error.contains("--envoy-admin"), "{line}: {error}");
+    }
 }
