@@ -109,7 +109,7 @@ async fn envoy_takes_what_its_init_container_writes() {
 }
 
 const CONFIG: [&str; 5] = ["fleet", "xds", "admin", "hostTemplate", "maxFileBytes"];
-const CONFIG_KUBE: [&str; 11] = [
+const CONFIG_KUBE: [&str; 12] = [
     "namespaces",
     "selector",
     "sources",
@@ -118,6 +118,7 @@ const CONFIG_KUBE: [&str; 11] = [
     "readiness",
     "upstream",
     "publishAt",
+    "writeBack",
     "leaseNamespace",
     "leaseName",
     "publicUrl",

@@ -96,3 +96,16 @@ fn a_drain_has_an_end_behind_its_beginning() {
         assert!(error.contains("--at-") || error.contains("--envoy-admin"), "{line}: {error}");
     }
 }
+
+/// Waits for the Kubernetes source: where `serve` knows `--kube`, it knows the configuration that is installed with it.
+#[test]
+fn the_configurations_in_the_manifests_are_read() {
+    let serve = Typed::command().find_subcommand("serve").unwrap().clone();
+    if serve.get_arguments().all(|flag| flag.get_id() != "kube") {
+        return;
+    }
+    for folder in ["base", "overlays/okg", "overlays/agones"] {
+        let file = format!("{}/manifests/{folder}/tidegate.yaml", env!("CARGO_MANIFEST_DIR"));
+        read(&format!("serve --kube --config {file}")).unwrap();
+    }
+}
