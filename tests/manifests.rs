@@ -105,6 +105,7 @@ fn no_container_can_do_more_than_it_must() {
             // Only the control plane speaks to the API server.
             let is_control_plane = deployment["metadata"]["name"] == "tidegate";
             assert_eq!(pod["automountServiceAccountToken"], is_control_plane);
+            assert_eq!(pod["enableServiceLinks"], false, "a Service may not set our variables by its name");
             let image = text(&container["image"]);
             assert!(image.rsplit('/').next().unwrap().contains(':'), "{image} has no tag");
         }
