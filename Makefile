@@ -1,5 +1,6 @@
 # Two commands do all the set-up: `make demo` and `make test`. They need Rust (rustup picks the toolchain),
-# Python 3 with venv (for Envoy, unless one of 1.38 or newer is on PATH), and make.
+# Python 3 with venv (for Envoy, unless one of 1.38 or newer is on PATH), and make; `make test` also kubectl, kustomize or Go
+# (to render the manifests).
 
 # Incremental builds pay for an editor; here they only fill the disk.
 export CARGO_INCREMENTAL ?= 0
@@ -14,6 +15,7 @@ demo: ## runs the control plane, an Envoy and eight small games on loopback; ARG
 
 test: ## runs every test, with a real Envoy
 	@envoy/get-envoy >/dev/null
+	@manifests/get-kubectl >/dev/null
 	cargo test --workspace --no-fail-fast --lib --bins --tests
 
 lint: ## checks format and lints
@@ -24,6 +26,6 @@ startup: ## measures start-up with 10,000 servers, in a release build
 	cargo build --quiet --release --workspace
 	target/release/loadtest startup $(ARGS)
 
-clean: ## removes what was built, and the Envoy that was installed
+clean: ## removes what was built, and the programs that were installed
 	cargo clean
-	rm -rf .envoy
+	rm -rf .envoy .tools

@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
+use crate::bootstrap::tls::{FilePath, Https};
 use crate::bootstrap::{Endpoint, Name, Options, Routes};
 use crate::model::{MAX_NAME, is_name};
 
@@ -19,6 +20,8 @@ use kube::{KubeFile, TypedKube};
 
 /// Most game servers that the demo runs.
 pub const MAX_GAMES: usize = 128;
+/// Longest drain, in seconds: a week.
+const MAX_DRAIN: u64 = 7 * 24 * 3600;
 /// Largest fleet file that is read unless the configuration says otherwise.
 pub const MAX_FILE_BYTES: u64 = 64 << 20;
 
@@ -64,6 +67,7 @@ pub enum Output {
 enum TypedCommand {
     Serve(TypedServe),
     Bootstrap(TypedBootstrap),
+    Drain(TypedDrain),
     Demo(TypedDemo),
     Check(TypedCheck),
     /// Lists the hosts and paths of a running control plane: who holds them, and which Envoys took them.
@@ -114,7 +118,7 @@ struct File {
     kube: Option<KubeFile>,
 }
 
-/// Prints an Envoy bootstrap: `tidegate bootstrap > envoy.yaml && envoy -c envoy.yaml`
+/// Prints an Envoy bootstrap: `tidegate bootstrap -o envoy.yaml && envoy -c envoy.yaml`
 ///
 /// The listener in it is static, so nothing that Tidegate streams can drain it.
 #[derive(Debug, Args)]
@@ -125,6 +129,12 @@ struct TypedBootstrap {
     /// Where players connect
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:10000")]
     http: SocketAddr,
+    /// Where players connect by TLS, beside --http
+    #[arg(long, value_name = "ADDR", requires_all = ["tls_dir", "output"])]
+    https: Option<SocketAddr>,
+    /// The folder of tls.crt and tls.key for --https; Envoy notices when they are renewed, as in a mounted Secret
+    #[arg(long, value_name = "DIR", requires = "https")]
+    tls_dir: Option<PathBuf>,
     /// Where Envoy's own admin page is
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:19000")]
     envoy_admin: SocketAddr,
@@ -140,6 +150,30 @@ struct TypedBootstrap {
     /// Leave out the reports of live sessions
     #[arg(long)]
     no_load_reports: bool,
+    /// Write to this file, and not to standard output; with --https also FILE with .tls.yaml in place of its .yaml,
+    /// where Envoy reads which certificate to use: it must find both under the same path as here
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Also copy this program to FILE, so that `FILE drain` can run beside an Envoy whose image has no shell
+    #[arg(long, value_name = "FILE")]
+    install: Option<PathBuf>,
+}
+
+/// Empties an Envoy before it ends, as a preStop hook: those inside play on, the next connection goes elsewhere.
+///
+/// Tells Envoy to close each connection at the end of its request (`/healthcheck/fail`), and returns when no request
+/// and no WebSocket is left, or the time is over. What ends Envoy is up to you.
+#[derive(Debug, Args)]
+struct TypedDrain {
+    /// Where Envoy's own admin page is
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:19000")]
+    envoy_admin: SocketAddr,
+    /// Wait so long even when it is empty: load balancers go on sending newcomers for a while
+    #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(..=MAX_DRAIN))]
+    at_least: u64,
+    /// Wait no longer; keep it below the Pod's terminationGracePeriodSeconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 3540, value_parser = clap::value_parser!(u64).range(..=MAX_DRAIN))]
+    at_most: u64,
 }
 
 /// Plays: the control plane, a real Envoy and small WebSocket game servers, on loopback.
@@ -231,7 +265,16 @@ pub enum Command {
     /// Run the control plane.
     Serve(Serve),
     /// Print a bootstrap.
-    Bootstrap(Options),
+    Bootstrap {
+        /// What Envoy has to know.
+        options: Options,
+        /// The file to write, in place of standard output.
+        output: Option<PathBuf>,
+        /// Where to copy this program to.
+        install: Option<PathBuf>,
+    },
+    /// Empty an Envoy.
+    Drain(Drain),
     /// Play.
     Demo(Demo),
     /// Read fleet files.
@@ -275,6 +318,17 @@ impl Default for Serve {
             kube: None,
         }
     }
+}
+
+/// How an Envoy is emptied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// Its admin page.
+    pub envoy_admin: SocketAddr,
+    /// How long it is given when it is empty already.
+    pub at_least: Duration,
+    /// How long it is given at most.
+    pub at_most: Duration,
 }
 
 /// The demo's configuration.
@@ -332,17 +386,15 @@ fn meaning(typed: Typed) -> anyhow::Result<Invocation> {
     let Typed { command, log_format, log_filter } = typed;
     let command = match command {
         TypedCommand::Serve(typed) => Command::Serve(serve(typed)?),
-        TypedCommand::Bootstrap(typed) => {
-            let TypedBootstrap { xds, http, envoy_admin, gateway, node_id, routes, no_load_reports } = typed;
-            Command::Bootstrap(Options {
-                xds,
-                http,
-                envoy_admin,
-                gateway,
-                node_id,
-                routes,
-                load_reports: !no_load_reports,
-            })
+        TypedCommand::Bootstrap(typed) => bootstrap(typed)?,
+        TypedCommand::Drain(TypedDrain { envoy_admin, at_least, at_most }) => {
+            if at_least > at_most {
+                bail!(
+                    "--at-least {at_least} is more than --at-most {at_most}; expected no more seconds than that"
+                );
+            }
+            let [at_least, at_most] = [at_least, at_most].map(Duration::from_secs);
+            Command::Drain(Drain { envoy_admin, at_least, at_most })
         }
         TypedCommand::Demo(typed) => {
             let TypedDemo { servers, seconds, http, admin, envoy } = typed;
@@ -369,6 +421,40 @@ fn meaning(typed: Typed) -> anyhow::Result<Invocation> {
         }
     };
     Ok(Invocation { log_format, log_filter, command })
+}
+
+fn bootstrap(typed: TypedBootstrap) -> anyhow::Result<Command> {
+    let TypedBootstrap {
+        xds,
+        http,
+        https,
+        tls_dir,
+        envoy_admin,
+        gateway,
+        node_id,
+        routes,
+        no_load_reports,
+        output,
+        install,
+    } = typed;
+    let https = match (https, tls_dir, &output) {
+        (Some(address), Some(folder), Some(output)) => Some(Https {
+            address,
+            folder: path_for_envoy("--tls-dir", &folder)?,
+            secret: path_for_envoy("--output", &output.with_extension("tls.yaml"))?,
+        }),
+        _ => None,
+    };
+    let load_reports = !no_load_reports;
+    let options = Options { xds, http, https, envoy_admin, gateway, node_id, routes, load_reports };
+    Ok(Command::Bootstrap { options, output, install })
+}
+
+/// The path as a process with another working directory finds it.
+fn path_for_envoy(flag: &str, path: &Path) -> anyhow::Result<FilePath> {
+    let absolute = std::path::absolute(path).with_context(|| format!("{flag} {}", path.display()))?;
+    // What is no UTF-8 becomes a character that the path may not hold, and is refused by name.
+    absolute.to_string_lossy().parse().with_context(|| flag.to_owned())
 }
 
 fn question(ask: TypedAsk, question: Question) -> Command {

@@ -1,13 +1,14 @@
 //! Parses what was typed, starts tracing, runs it, and turns an error into an exit code.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use tidegate::app::App;
-use tidegate::bootstrap::bootstrap;
+use tidegate::bootstrap::{Options, bootstrap, tls};
 use tidegate::check::Checked;
 use tidegate::cli::{self, Command, Invocation, LogFormat, Output};
+use tidegate::drain::{Drained, drain};
 use tidegate::{client, demo};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -25,8 +26,24 @@ fn main() -> ExitCode {
 fn run(invocation: Invocation) -> anyhow::Result<ExitCode> {
     let Invocation { log_format, log_filter, command } = invocation;
     match command {
-        Command::Bootstrap(options) => {
-            print(&bootstrap(&options))?;
+        Command::Bootstrap { options, output, install } => {
+            if let Some(file) = install {
+                let own = std::env::current_exe().context("--install: finding this program")?;
+                std::fs::copy(own, &file)
+                    .with_context(|| format!("--install: writing {}", file.display()))?;
+            }
+            match output {
+                Some(file) => write_bootstrap(&options, &file)?,
+                None => print(&bootstrap(&options))?,
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Drain(config) => {
+            let said = match runtime()?.block_on(drain(config))? {
+                Drained::Empty => "empty".to_owned(),
+                Drained::Left(count) => format!("the time is over; requests and WebSockets left: {count}"),
+            };
+            print(&format!("{said}\n"))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Check { paths, host_template, output } => check(&paths, host_template.as_deref(), output),
@@ -67,6 +84,17 @@ fn log(
         LogFormat::Json => subscriber.json().flatten_event(true).init(),
     }
     Ok(())
+}
+
+/// Writes the bootstrap to a file, after what it refers to.
+fn write_bootstrap(options: &Options, file: &Path) -> anyhow::Result<()> {
+    let write = |file: &Path, text: String| {
+        std::fs::write(file, text).with_context(|| format!("--output: writing {}", file.display()))
+    };
+    if let Some(https) = &options.https {
+        write(Path::new(https.secret.as_str()), tls::secret(https))?;
+    }
+    write(file, bootstrap(options))
 }
 
 /// Writes to standard output. A reader that has seen enough, such as `head`, is no error.

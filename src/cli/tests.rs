@@ -17,8 +17,8 @@ fn the_command_line_is_sound() {
 fn defaults_are_those_of_the_readme() {
     let Command::Serve(serve) = read("serve").unwrap() else { panic!() };
     assert_eq!(serve, Serve::default());
-    let Command::Bootstrap(options) = read("bootstrap").unwrap() else { panic!() };
-    assert_eq!(options, Options::default());
+    let Command::Bootstrap { options, output, install } = read("bootstrap").unwrap() else { panic!() };
+    assert_eq!((options, output, install), (Options::default(), None, None));
 }
 
 #[test]
@@ -64,6 +64,52 @@ fn a_target_is_what_a_player_types() {
     let Command::Ask(ask) = read("explain http://a.x:10000/p/q?r").unwrap() else { panic!() };
     let Question::Explain { host, path, .. } = ask.question else { panic!() };
     assert_eq!((&*host, &*path), ("a.x:10000", "/p/q?r"));
+}
+
+#[test]
+fn tls_needs_a_certificate_and_a_file_to_name_it_in() {
+    for (line, missing) in [
+        ("bootstrap --https 0.0.0.0:443", "--tls-dir"),
+        ("bootstrap --https 0.0.0.0:443 --tls-dir /tls", "--output"),
+        ("bootstrap --tls-dir /tls", "--https"),
+        ("bootstrap --https 443 --tls-dir /tls -o x.yaml", "--https"),
+        ("bootstrap --https [::]:443 --tls-dir /t\u{e9} -o x.yaml", "--tls-dir"),
+        ("bootstrap --https [::]:443 --tls-dir /tls -o it's.yaml", "--output"),
+    ] {
+        let error = format!("{:#}", read(line).unwrap_err());
+        assert!(error.contains(missing), "{line}: {error}");
+    }
+    let read = read("bootstrap --https [::]:443 --tls-dir certs/ -o /etc/envoy/envoy.yaml").unwrap();
+    let Command::Bootstrap { options: Options { https: Some(https), .. }, .. } = read else { panic!() };
+    let here = std::env::current_dir().unwrap();
+    assert_eq!(https.folder.as_str(), here.join("certs").to_str().unwrap());
+    assert_eq!(https.secret.as_str(), "/etc/envoy/envoy.tls.yaml");
+}
+
+#[test]
+fn a_drain_has_an_end_behind_its_beginning() {
+    let Command::Drain(drain) = read("drain --at-least 0 --at-most 0").unwrap() else { panic!() };
+    assert_eq!(
+        (drain.at_least, drain.at_most, drain.envoy_admin.port()),
+        (Duration::ZERO, Duration::ZERO, 19000)
+    );
+    for line in
+        ["drain --at-least 3541", "drain --at-most=-1", "drain --at-most 604801", "drain --envoy-admin x"]
+    {
+        let error = format!("{:#}", read(line).unwrap_err());
+        assert!(error.contains("--at-") || error.contains("--envoy-admin"), "{line}: {error}");
+    }
+}
+
+#[test]
+fn the_configurations_in_the_manifests_are_read() {
+    for folder in ["base", "overlays/okg", "overlays/agones"] {
+        let file = format!("{}/manifests/{folder}/tidegate.yaml", env!("CARGO_MANIFEST_DIR"));
+        let Command::Serve(serve) = read(&format!("serve --kube --config {file}")).unwrap() else { panic!() };
+        let kube = serve.kube.unwrap();
+        assert!(kube.write_back.is_none(), "{folder}: that is the component's to say");
+        assert!(kube.rules.claims(Some("tidegate")) && !kube.rules.claims(Some("nginx")), "{folder}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinHandle};
@@ -162,7 +162,7 @@ impl Player {
     }
 
     /// Plays on an open WebSocket.
-    pub fn on(socket: Socket) -> Self {
+    pub fn on(socket: WebSocketStream<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>) -> Self {
         let heard = Arc::new(AtomicU64::new(0));
         let (leave, left) = oneshot::channel();
         let task = tokio::spawn(play(socket, heard.clone(), left));
@@ -185,7 +185,11 @@ impl Player {
     }
 }
 
-async fn play(mut socket: Socket, heard: Arc<AtomicU64>, mut left: oneshot::Receiver<()>) -> Record {
+async fn play<S: AsyncRead + AsyncWrite + Unpin>(
+    mut socket: WebSocketStream<S>,
+    heard: Arc<AtomicU64>,
+    mut left: oneshot::Receiver<()>,
+) -> Record {
     let mut record = Record::default();
     let (mut next, mut leaving) = (0, false);
     let mut beat = interval(BEAT);

@@ -51,10 +51,14 @@ impl Log {
 impl Tidegate {
     /// Serves a fleet directory on free ports.
     pub async fn start(fleet: &Path) -> Self {
+        Self::start_at(fleet, SocketAddr::from(([127, 0, 0, 1], 0))).await
+    }
+
+    /// Serves a fleet directory to Envoys that connect here.
+    pub async fn start_at(fleet: &Path, xds: SocketAddr) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let process = serve(fleet, any, any);
-        let mut tidegate =
-            Self { xds: any, admin: any, fleet: fleet.to_owned(), process, log: Log::default() };
+        let process = serve(fleet, xds, any);
+        let mut tidegate = Self { xds, admin: any, fleet: fleet.to_owned(), process, log: Log::default() };
         tidegate.listen().await;
         tidegate
     }
