@@ -39,7 +39,26 @@ struct Counts {
 impl Game {
     /// Starts a server that calls itself `name`.
     pub async fn start(name: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        Self::serve(name, TcpListener::bind("127.0.0.1:0").await.expect("a free port"))
+    }
+
+    /// Starts servers as pods are: each at an address of its own, 127.0.0.1 and up, all on one port.
+    pub async fn start_pods(names: &[&str]) -> Vec<Self> {
+        for _ in 0..100 {
+            let first = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            let port = first.local_addr().expect("it is bound").port();
+            let mut listeners = vec![first];
+            for n in 2..=names.len() {
+                listeners.extend(TcpListener::bind(format!("127.0.0.{n}:{port}")).await);
+            }
+            if listeners.len() == names.len() {
+                return names.iter().zip(listeners).map(|(name, listener)| Self::serve(name, listener)).collect();
+            }
+        }
+        panic!("no port is free on {} loopback addresses", names.len());
+    }
+
+    fn serve(name: &str, listener: TcpListener) -> Self {
         let port = listener.local_addr().expect("it is bound").port();
         let (name, counts) = (Arc::<str>::from(name), Arc::new(Counts::default()));
         let counted = counts.clone();
