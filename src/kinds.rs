@@ -13,7 +13,7 @@ mod meta;
 pub mod okg;
 pub mod pod;
 
-pub use fleet::{Fleet, Network, Noted, ROUTED, Sources, Subject, Target, URL};
+pub use fleet::{Fleet, Network, Noted, ROUTED, Sources, Subject, Target};
 pub use meta::{Meta, Owner};
 
 /// The kinds that are read.

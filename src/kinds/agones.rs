@@ -10,11 +10,10 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Deserializer};
 
-use super::fleet::URL;
 use super::pod::Pod;
 use super::{Meta, Rules};
 use crate::model::{Problem, ProblemKind, Server, ServerId, Source};
-use crate::spec::{self, Facts, Layer, State};
+use crate::spec::{self, Facts, Layer, State, URL};
 
 mod custom;
 mod fleet;

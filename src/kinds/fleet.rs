@@ -8,9 +8,8 @@ use std::sync::Arc;
 
 use super::{Key, Kind, Object, Rules, agones, okg, pod};
 use crate::model::{Event, Server, Source};
+use crate::spec::URL;
 
-/// The annotation that says where players reach a server: its URLs, comma-separated.
-pub const URL: &str = "tidegate.dev/url";
 /// The label of a server that every Envoy routes: an allocation can select it.
 pub const ROUTED: &str = "tidegate.dev/routed";
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::kinds::{ROUTED, Subject, Target, URL};
+use crate::kinds::{ROUTED, Subject, Target};
 use crate::model::{RouteKey, Server};
 use crate::report::Placement;
+use crate::spec::URL;
 
 /// Octops' word that a GameServer is reachable.
 const READY: &str = "octops.io/ingress-ready";

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 pub mod envoy;
 pub mod fleet;
 pub mod gate;
+pub mod ground;
+pub mod kube;
 pub mod manifests;
 pub mod players;
 pub mod proxy;

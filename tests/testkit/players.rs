@@ -52,7 +52,11 @@ impl Game {
                 listeners.extend(TcpListener::bind(format!("127.0.0.{n}:{port}")).await);
             }
             if listeners.len() == names.len() {
-                return names.iter().zip(listeners).map(|(name, listener)| Self::serve(name, listener)).collect();
+                return names
+                    .iter()
+                    .zip(listeners)
+                    .map(|(name, listener)| Self::serve(name, listener))
+                    .collect();
             }
         }
         panic!("no port is free on {} loopback addresses", names.len());
