@@ -160,7 +160,9 @@ impl App {
 /// The cluster that `KUBECONFIG` names, or that this pod runs in; and the namespace that goes with it.
 async fn cluster() -> anyhow::Result<(Client, String)> {
     let hint = "set KUBECONFIG to a kubeconfig file, or run in a pod with a service account";
-    let config = Config::infer().await.with_context(|| format!("--kube finds no cluster; {hint}"))?;
+    let mut config = Config::infer().await.with_context(|| format!("--kube finds no cluster; {hint}"))?;
+    // A refusal is said at once, and tried again by who asked: kube's own repeats take a quarter of an hour.
+    config.default_retry = false;
     let namespace = config.default_namespace.clone();
     Ok((Client::try_from(config).context("--kube: the cluster's settings can't be used")?, namespace))
 }

@@ -215,6 +215,10 @@ impl Adapter {
                 self.unreadable(id, key.as_ref(), why);
                 Vec::new()
             }
+            News::Quiet => {
+                self.enter(id, None);
+                Vec::new()
+            }
             News::Failed(why) => {
                 self.errors += 1;
                 self.outlets.metrics.kube_errors.inc();
