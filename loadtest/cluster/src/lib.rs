@@ -1,12 +1,13 @@
-//! A Kubernetes API server in memory.
+//! A Kubernetes API server in memory, and a proxy that makes any API server fail.
 //!
 //! [`Cluster`] answers over plain HTTP on a loopback port what a control plane asks of the real one: objects
 //! of any kind it was told of, with resource versions, conflicts, selectors, pages, watches, bookmarks,
 //! `410 Gone`, status subresources, finalizers and server-side apply. No controller runs in it: a Pod becomes
-//! what the test makes of it.
+//! what the test makes of it. [`Faults`] stands in front of it, or of a real cluster, and breaks what a test
+//! wants broken.
 //!
 //! ```text
-//!  4  Cluster                                handles
+//!  4  Cluster  faults                        handles; the proxy
 //!  3  http  discovery                        a request to its answer
 //!  2  write  delete  list  watch             what the API allows, shows and streams
 //!  1  store  owners  patch  selector         versions in order; who wrote what
@@ -16,6 +17,7 @@
 
 mod delete;
 mod discovery;
+mod faults;
 mod http;
 mod journal;
 mod kinds;
@@ -38,6 +40,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+pub use faults::{Fault, Faults, Rule};
 pub use journal::{Journal, Write};
 pub use kinds::{Resource, agones, built_in, okg};
 pub use refusal::Refusal;
