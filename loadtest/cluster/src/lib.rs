@@ -4,7 +4,7 @@
 //! of any kind it was told of, with resource versions, conflicts, selectors, pages, watches, bookmarks,
 //! `410 Gone`, status subresources, finalizers and server-side apply. No controller runs in it: a Pod becomes
 //! what the test makes of it. [`Faults`] stands in front of it, or of a real cluster, and breaks what a test
-//! wants broken.
+//! wants broken. [`objects`] makes what OpenKruiseGame and Agones would.
 //!
 //! ```text
 //!  4  Cluster  faults                        handles; the proxy
@@ -22,6 +22,8 @@ mod http;
 mod journal;
 mod kinds;
 mod list;
+/// What OpenKruiseGame and Agones make, and how it lives.
+pub mod objects;
 mod owners;
 mod patch;
 mod refusal;
