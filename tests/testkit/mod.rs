@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 pub mod envoy;
 pub mod fleet;
 pub mod gate;
+pub mod kube;
 pub mod players;
 pub mod proxy;
 pub mod tidegate;
