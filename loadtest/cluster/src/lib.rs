@@ -179,20 +179,22 @@ impl Cluster {
     /// When it is not there, or `metadata.resourceVersion` or `metadata.uid` of the patch are another's.
     pub fn patch(&self, resource: &str, namespace: &str, name: &str, patch: &Value) -> Result<u64, Refusal> {
         let at = self.of_name(resource)?;
-        let (key, patch) = (key(namespace, name), Patch::Merge(patch.clone()));
+        let key = key(namespace, name);
         let mut state = self.store.lock();
         let held = state.resource(at).status;
         let writer = Writer { manager: "cluster", status: false, force: false };
-        // Both halves of a kind with a status subresource; a half that changes nothing writes nothing.
-        let mut outcome = write::patch(&mut state, at, &key, &patch, writer)?;
-        if held && matches!(outcome, write::Outcome::Stored(..)) {
-            let Patch::Merge(mut patch) = patch else { return Ok(outcome.version().revision) };
-            if let Some(fields) = patch.as_object_mut() {
-                fields.retain(|field, _| field == "status");
+        // A kind with a status subresource has two halves; a patch is most often of one.
+        let mut rest = patch.clone();
+        let status = rest.as_object_mut().filter(|_| held).and_then(|fields| fields.remove("status"));
+        let is_status_alone = status.is_some() && rest.as_object().is_some_and(serde_json::Map::is_empty);
+        if !is_status_alone {
+            let outcome = write::patch(&mut state, at, &key, &Patch::Merge(rest), writer)?;
+            if status.is_none() || matches!(outcome, write::Outcome::Gone(_)) {
+                return Ok(outcome.version().revision);
             }
-            let writer = Writer { status: true, ..writer };
-            outcome = write::patch(&mut state, at, &key, &Patch::Merge(patch), writer)?;
         }
+        let patch = Patch::Merge(json!({ "status": status }));
+        let outcome = write::patch(&mut state, at, &key, &patch, Writer { status: true, ..writer })?;
         Ok(outcome.version().revision)
     }
 

@@ -369,10 +369,12 @@ fn status_only(resource: &Resource, old: &Value, new: &Value) -> Value {
 
 /// Makes a field of one object what it is in the other; absent, if it is.
 fn hand_back(to: &mut Value, from: &Value, field: &str) {
-    match (to.as_object_mut(), from.get(field)) {
-        (Some(to), Some(value)) => drop(to.insert(field.to_owned(), value.clone())),
-        (Some(to), None) => drop(to.remove(field)),
-        (None, _) => {}
+    let Some(to) = to.as_object_mut() else { return };
+    match from.get(field) {
+        // Most often it is the same: to compare is cheaper than to copy.
+        Some(value) if to.get(field) == Some(value) => {}
+        Some(value) => drop(to.insert(field.to_owned(), value.clone())),
+        None => drop(to.remove(field)),
     }
 }
 

@@ -204,6 +204,19 @@ async fn a_pod_on_a_node_is_deleted_in_two_steps() {
     let of_first = Preconditions { uid: first.uid(), resource_version: None };
     assert_eq!(code(pods.delete("p", &DeleteParams::default().preconditions(of_first)).await), 409);
     cluster.bind("games", "p", "node-1").unwrap();
+    let both = json!({ "metadata": { "labels": { "x": "1" } }, "status": { "podIP": "10.0.0.1" } });
+    cluster.patch("pods", "games", "p", &both).unwrap();
+    let held = cluster.get("pods", "games", "p").unwrap();
+    assert_eq!(
+        (&held["metadata"]["labels"]["x"], &held["status"]["podIP"]),
+        (&json!("1"), &json!("10.0.0.1"))
+    );
+    cluster.patch("pods", "games", "p", &json!({ "status": null })).unwrap();
+    assert_eq!(
+        cluster.get("pods", "games", "p").unwrap()["status"],
+        Value::Null,
+        "past HTTP all can be written"
+    );
     cluster.delete("pods", "games", "p").unwrap();
     cluster.finish_deletion("pods", "games", "p").unwrap();
     assert_eq!(cluster.get("pods", "games", "p"), None);
