@@ -134,12 +134,33 @@ impl Fleet {
         if let Object::AgonesGameServer(server) = &object {
             self.wants_agones_pods |= agones::wants_pod(server, &self.rules);
         }
+        if let Some(roots) = self.resized(&key, &object) {
+            self.objects.insert(key.clone(), object);
+            self.line_up(&key);
+            return self.settle(roots);
+        }
         // A pod that changes its set would leave the old one: a set adopts no strangers, but a dump may say so.
         let mut roots = self.roots(&key);
         self.objects.insert(key.clone(), object);
         self.line_up(&key);
         roots.extend(self.roots(&key));
         self.settle(roots)
+    }
+
+    /// For a set that has only grown or shrunk: the servers that are awaited or no longer. An autoscaler writes
+    /// a set's size all day, and the servers that are there need not be read for it.
+    fn resized(&self, key: &Key, object: &Object) -> Option<BTreeSet<Key>> {
+        let (Object::GameServerSet(held), Object::GameServerSet(set)) = (self.objects.get(key)?, object)
+        else {
+            return None;
+        };
+        if !okg::differ_in_size_alone(held, set) {
+            return None;
+        }
+        let (before, after): (BTreeSet<_>, BTreeSet<_>) =
+            (okg::awaited(held).collect(), okg::awaited(set).collect());
+        let root = |name: &String| Key { kind: Kind::Pod, name: name.as_str().into(), ..key.clone() };
+        Some(before.symmetric_difference(&after).map(root).collect())
     }
 
     /// Forgets an object that is gone. Returns what that changes.
