@@ -8,6 +8,7 @@ mod bare;
 mod core;
 mod delta;
 mod envoy;
+mod fanout;
 mod fleet;
 mod floor;
 mod machine;
@@ -19,6 +20,7 @@ mod report;
 mod startup;
 mod stats;
 mod tidegate;
+mod wire;
 
 use anyhow::bail;
 use clap::{Parser, Subcommand};
@@ -36,6 +38,7 @@ struct Typed {
 enum Command {
     Startup(startup::Options),
     Delta(delta::Options),
+    Fanout(fanout::Options),
     /// A delta xDS server with nothing in it: the floor, as a child of the others.
     #[command(hide = true)]
     Bare,
@@ -62,6 +65,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Startup(options) => startup::run(options).await,
         Command::Delta(options) => delta::run(options).await,
+        Command::Fanout(options) => fanout::run(options).await,
         Command::Bare => bare::run().await,
     }
 }
