@@ -56,8 +56,6 @@ pub(crate) struct Tidegate {
     pub(crate) pid: u32,
     admin: SocketAddr,
     child: Child,
-    // Held open: a closed pipe would end the child's logging with an error.
-    _log: Lines<BufReader<ChildStderr>>,
 }
 
 impl Tidegate {
@@ -95,7 +93,8 @@ impl Tidegate {
         });
         let (xds, admin) = addresses.await.context("it did not listen in time")??;
         let pid = child.id().context("it ended")?;
-        Ok(Self { xds, pid, admin, child, _log: log })
+        tokio::spawn(read_on(log));
+        Ok(Self { xds, pid, admin, child })
     }
 
     /// Returns when it has read its fleet.
@@ -111,5 +110,15 @@ impl Tidegate {
     /// Ends it, and waits until it has.
     pub(crate) async fn end(mut self) -> anyhow::Result<()> {
         self.child.kill().await.context("ending the control plane")
+    }
+}
+
+/// A log that nobody reads fills its pipe, and the child stands still at its next line. What it warns of is
+/// passed on: it may be why a figure is odd.
+async fn read_on(mut log: Lines<BufReader<ChildStderr>>) {
+    while let Ok(Some(line)) = log.next_line().await {
+        if line.contains(r#""level":"WARN""#) || line.contains(r#""level":"ERROR""#) {
+            eprintln!("tidegate: {line}");
+        }
     }
 }
