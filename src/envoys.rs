@@ -7,7 +7,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use serde::Serialize;
+use tokio::sync::watch;
 
+use crate::model::Gateways;
 use crate::session::{ChannelStatus, Node, Type};
 use crate::snapshot::{Name, Revision, Version};
 
@@ -44,9 +46,16 @@ struct State {
 }
 
 /// The register of all Envoys.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Envoys {
     state: Mutex<State>,
+    acks: watch::Sender<()>,
+}
+
+impl Default for Envoys {
+    fn default() -> Self {
+        Self { state: Mutex::default(), acks: watch::Sender::new(()) }
+    }
 }
 
 impl Envoys {
@@ -56,15 +65,38 @@ impl Envoys {
 
     /// Replaces the row of a stream.
     pub fn put(&self, stream: u64, status: StreamStatus) {
-        self.state().streams.insert(stream, status);
+        let acked = status.acked;
+        let before = self.state().streams.insert(stream, status);
+        if before.is_none_or(|before| before.acked != acked) {
+            self.acks.send_replace(());
+        }
+    }
+
+    /// Wakes when an Envoy came or went, or acknowledged more.
+    pub fn acks(&self) -> watch::Receiver<()> {
+        self.acks.subscribe()
     }
 
     /// Forgets a stream, and the sessions it reported.
     pub fn remove(&self, stream: u64) {
         let mut state = self.state();
-        state.streams.remove(&stream);
+        let was_here = state.streams.remove(&stream).is_some();
         let gone = state.loads.remove(&stream);
         state.sessions -= gone.iter().flat_map(HashMap::values).sum::<u64>();
+        drop(state);
+        if was_here {
+            self.acks.send_replace(());
+        }
+    }
+
+    /// The revision that every Envoy of these gateways has acknowledged; `None` while none is here.
+    pub fn acknowledged_by_all(&self, gateways: &Gateways) -> Option<Revision> {
+        let state = self.state();
+        let concerned = state.streams.values().filter(|stream| match gateways {
+            Gateways::Every => true,
+            Gateways::Named(named) => named.contains(&stream.node.gateway),
+        });
+        concerned.map(|stream| stream.acked).min()
     }
 
     /// All rows, oldest stream first.

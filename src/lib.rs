@@ -7,20 +7,20 @@
 //!  11  main                                   what was typed
 //!  10  demo                                   a game to see it by
 //!   9  app                                    wiring and shutdown
-//!   8  admin  check                           health, metrics, API; files without a control plane
+//!   8  admin  check  writer                   health, metrics, API; files without a control plane; the cluster told
 //!   7  sources  ads  client                   the cluster's side, Envoy's side, a question from outside
 //!   6  owner                                  the one task that owns the engine
 //!   5  store  metrics  envoys  cli            shared handles; what was typed, as values
 //!  ══  the wall: below it no runtime, socket, clock, disk, environment or log  ══
 //!   4  report                                 what people ask, as rows
 //!   3  engine  session                        events to commits; one Envoy's stream
-//!   2  translate                              to Envoy's protos
+//!   2  translate  kinds                       to Envoy's protos; from Kubernetes' objects
 //!   1  spec  claims  snapshot  bootstrap      what may be written; who holds what; bytes in order; text
 //!   0  model                                  the words
 //! ```
 //!
 //! ```text
-//! sources ─ mpsc<Vec<Event>> ─▶ owner: Engine::apply ▸ Store::commit ─ watch<Revision> ─▶ one task a stream: Session ─▶ Envoy
+//! sources ─ mpsc<Burst> ─▶ owner: Engine::apply ▸ Store::commit ─ watch<Revision> ─▶ one task a stream: Session ─▶ Envoy
 //!                                 ▲ questions: admin, table                                   └─ envoys: what each took
 //! ```
 
@@ -46,6 +46,8 @@ pub mod demo;
 pub mod engine;
 /// What is known of the Envoys.
 pub mod envoys;
+/// Kubernetes' objects to servers.
+pub mod kinds;
 /// Every metric family.
 pub mod metrics;
 /// The words: servers, hosts, paths, modes.
@@ -68,3 +70,5 @@ pub mod store;
 mod testkit;
 /// Servers and routes to Envoy's protos.
 pub mod translate;
+/// Game servers told that they are routed.
+pub mod writer;

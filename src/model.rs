@@ -339,6 +339,8 @@ pub enum Protocol {
     Http1,
     /// HTTP/2 in the clear, WebSockets by extended CONNECT (RFC 8441).
     H2c,
+    /// HTTP/2 over TLS, the certificate as for `Tls`.
+    H2,
     /// HTTP/1.1 over TLS; the server's certificate is not checked, as pods sign their own.
     Tls,
 }
@@ -423,11 +425,12 @@ impl Mode {
 
 /// When a server was made, in milliseconds since 1970. A server that does not say is younger than
 /// all that do: it can't take a host from one whose age is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Age {
     /// Made then.
     Since(i64),
     /// Not said.
+    #[default]
     Unknown,
 }
 
@@ -447,12 +450,21 @@ pub struct Desired {
     /// A stream with no bytes either way is cut after this; zero is never.
     #[serde(rename = "idle_timeout_seconds", serialize_with = "seconds")]
     pub idle_timeout: Duration,
+    /// A request that is whole gets 504 when no answer has ended by then; none is never. WebSockets have no such end.
+    #[serde(rename = "response_timeout_seconds", serialize_with = "maybe_seconds")]
+    pub response_timeout: Option<Duration>,
+    /// Players who come by plain HTTP are sent to HTTPS.
+    pub https_redirect: bool,
     /// Whom it holds its routes together with.
     pub share: Option<Share>,
     /// Its part of a share's players.
     pub weight: Weight,
     /// More sessions than this, on one Envoy, get 503.
     pub max_sessions: Option<u32>,
+    /// Most connections of one Envoy to it.
+    pub max_connections: Option<u32>,
+    /// Most requests that wait, at one Envoy, for a connection to it.
+    pub max_pending: Option<u32>,
     /// Whom it lets in.
     #[serde(flatten)]
     pub mode: Mode,
@@ -460,6 +472,11 @@ pub struct Desired {
 
 fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(duration.as_secs())
+}
+
+#[expect(clippy::ref_option, reason = "serde passes a reference to the field")]
+fn maybe_seconds<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    duration.as_ref().map(Duration::as_secs).serialize(serializer)
 }
 
 /// One server as its source reports it, with all that is wrong with it.

@@ -33,7 +33,7 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_hours(1);
 const MAX_IDLE_TIMEOUT: Duration = Duration::from_hours(30 * 24);
 
 /// Every annotation, without its prefix.
-const KNOWN: [&str; 13] = [
+const KNOWN: [&str; 17] = [
     "host",
     "path",
     "strip-prefix",
@@ -46,7 +46,11 @@ const KNOWN: [&str; 13] = [
     "maintenance",
     "maintenance-paths",
     "max-sessions",
+    "max-connections",
+    "max-pending-requests",
     "idle-timeout",
+    "response-timeout",
+    "https-redirect",
 ];
 
 /// What the fleet manager says of a server's life.
@@ -78,6 +82,20 @@ pub struct Layer<'a> {
     pub field: &'a str,
     /// The annotations.
     pub values: &'a BTreeMap<String, String>,
+    /// Where a value really stands, by its key: for what was written in another tool's words.
+    pub written: Option<&'a BTreeMap<String, String>>,
+}
+
+impl<'a> Layer<'a> {
+    /// Annotations as they stand in `field`.
+    pub fn new(field: &'a str, values: &'a BTreeMap<String, String>) -> Self {
+        Self { field, values, written: None }
+    }
+
+    fn field_of(&self, key: &str) -> String {
+        let written = self.written.and_then(|written| written.get(key));
+        written.cloned().unwrap_or_else(|| format!("{}[\"{key}\"]", self.field))
+    }
 }
 
 /// What a source knows of a server before its annotations are read.
@@ -85,6 +103,8 @@ pub struct Layer<'a> {
 pub struct Facts<'a> {
     /// Who it is.
     pub id: ServerId,
+    /// Its name in hosts and paths; none: that of its id.
+    pub name: Option<&'a str>,
     /// When it was made.
     pub age: Age,
     /// Its fleet; none: the name without its number.
@@ -137,7 +157,7 @@ impl<'a> Reader<'a> {
         let mode = self.mode(endpoint, &routes);
         Desired {
             endpoint,
-            protocol: self.value("protocol", "http1, h2c or tls", protocol).unwrap_or_default(),
+            protocol: self.value("protocol", "http1, h2c, h2 or tls", protocol).unwrap_or_default(),
             gateways: self.gateways(),
             routes,
             strip_prefix: self.value("strip-prefix", "\"true\" or \"false\"", truth).unwrap_or(false),
@@ -150,11 +170,19 @@ impl<'a> Reader<'a> {
                 .unwrap_or(IDLE_TIMEOUT),
             share: self.share(),
             weight: self.value("weight", "a whole number from 0 to 1000", weight).unwrap_or_default(),
+            response_timeout: self.value(
+                "response-timeout",
+                "a duration from 1s to 720h such as 15s or 5m; 0s for never",
+                duration,
+            ),
+            https_redirect: self.value("https-redirect", "\"true\" or \"false\"", truth).unwrap_or(false),
             max_sessions: self.value(
                 "max-sessions",
                 "a whole number from 1 to 1000000; to let nobody in, use tidegate.dev/drain",
-                |text| text.parse().ok().filter(|sessions| (1..=1_000_000).contains(sessions)),
+                count,
             ),
+            max_connections: self.value("max-connections", "a whole number from 1 to 1000000", count),
+            max_pending: self.value("max-pending-requests", "a whole number from 1 to 1000000", count),
             mode,
         }
     }
@@ -178,7 +206,7 @@ impl<'a> Reader<'a> {
         let full = format!("{PREFIX}{key}");
         let (layer, text) =
             self.facts.layers.iter().find_map(|layer| Some((layer, layer.values.get(&full)?)))?;
-        let field = format!("{}[\"{full}\"]", layer.field);
+        let field = layer.field_of(&full);
         if text.len() > MAX_VALUE {
             let why = format!("has {} bytes; at most {MAX_VALUE} are read", text.len());
             self.wrong(ProblemKind::TooLarge, field.clone(), why);
@@ -224,7 +252,7 @@ impl<'a> Reader<'a> {
                     .min_by_key(|known| strsim::damerau_levenshtein(known, &short.to_ascii_lowercase()))
                     .unwrap_or_default();
                 let why = format!("is not an annotation of Tidegate; did you mean {PREFIX}{nearest}?");
-                self.wrong(ProblemKind::UnknownField, format!("{}[\"{key}\"]", layer.field), why);
+                self.wrong(ProblemKind::UnknownField, layer.field_of(key), why);
             }
         }
     }
@@ -238,7 +266,9 @@ impl<'a> Reader<'a> {
         let ports = self.facts.ports;
         let Some(Written { field, text }) = self.written("port") else {
             // A source that found a bad port has said so itself.
-            let about_port = |problem: &Problem| problem.field == "spec" || problem.field.contains("port");
+            let about_port = |problem: &Problem| {
+                problem.field == "spec" || problem.field.to_ascii_lowercase().contains("port")
+            };
             let said = self.facts.problems.iter().any(about_port);
             if ports.is_empty() && !said && self.facts.state == State::Ready {
                 let why =
@@ -266,19 +296,15 @@ impl<'a> Reader<'a> {
             (None, Some(text)) => Written { field: "hostTemplate".into(), text },
             (None, None) => return Vec::new(),
         };
-        let path = match self.written("path") {
-            None => PathPrefix::root(),
-            // A path that can't be read must not become the root: that would be another server's.
-            Some(written) => match self.path(&written.field, written.text) {
-                Some(path) => path,
-                None => return Vec::new(),
-            },
-        };
+        let paths = self.paths();
         let mut routes = BTreeSet::new();
         for item in self.items(&hosts) {
             let Some(text) = self.expand(&hosts.field, item) else { continue };
             match Host::parse(&text) {
-                Ok(host) => _ = routes.insert(RouteKey { host, path: path.clone() }),
+                Ok(host) => {
+                    routes
+                        .extend(paths.iter().map(|path| RouteKey { host: host.clone(), path: path.clone() }));
+                }
                 Err(why) => {
                     self.wrong(
                         ProblemKind::BadValue,
@@ -291,13 +317,22 @@ impl<'a> Reader<'a> {
         routes.into_iter().collect()
     }
 
+    /// The paths on every host. What can't be read must not become the root: that would be another server's.
+    fn paths(&mut self) -> Vec<PathPrefix> {
+        let Some(written) = self.written("path") else { return vec![PathPrefix::root()] };
+        // "Not written" is the root; written and empty is a mistake, and said as one.
+        let items = if written.text.is_empty() { vec![""] } else { self.items(&written) };
+        items.into_iter().filter_map(|item| self.path(&written.field, item)).collect()
+    }
+
     fn path(&mut self, field: &str, text: &str) -> Option<PathPrefix> {
         let text = self.expand(field, text)?;
         match PathPrefix::parse(&text) {
             Ok(path) => Some(path),
             Err(why) => {
-                let why =
-                    format!("{text:?} {why}; expected a path such as /game-0. It has no route until then");
+                let why = format!(
+                    "{text:?} {why}; expected a path such as /game-0. It has no route there until then"
+                );
                 self.wrong(ProblemKind::BadValue, field, why);
                 None
             }
@@ -306,7 +341,7 @@ impl<'a> Reader<'a> {
 
     /// Puts the server's own words in place of `<id>`, `<name>`, `<namespace>` and `<fleet>`.
     fn expand(&mut self, field: &str, text: &str) -> Option<String> {
-        let name = self.facts.id.name();
+        let name = self.facts.name.unwrap_or(self.facts.id.name());
         let mut expanded = String::with_capacity(text.len());
         let mut rest = text;
         while let Some((before, behind)) = rest.split_once('<') {
@@ -471,6 +506,7 @@ fn protocol(text: &str) -> Option<Protocol> {
     match text {
         "http1" => Some(Protocol::Http1),
         "h2c" => Some(Protocol::H2c),
+        "h2" => Some(Protocol::H2),
         "tls" => Some(Protocol::Tls),
         _ => None,
     }
@@ -486,6 +522,10 @@ fn duration(text: &str) -> Option<Duration> {
         duration.is_zero() || (Duration::from_secs(1)..=MAX_IDLE_TIMEOUT).contains(duration)
     };
     Duration::try_from(signed).ok().filter(is_said)
+}
+
+fn count(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|count| (1..=1_000_000).contains(count))
 }
 
 /// True when players who are redirected come to the same route again.

@@ -22,6 +22,7 @@ use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use envoy_types::pb::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
 };
+use envoy_types::pb::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
 use envoy_types::pb::envoy::config::route::v3::redirect_action::{
     PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
 };
@@ -31,8 +32,8 @@ use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
 use envoy_types::pb::envoy::config::route::v3::scoped_route_configuration::{Key, key};
 use envoy_types::pb::envoy::config::route::v3::weighted_cluster::ClusterWeight;
 use envoy_types::pb::envoy::config::route::v3::{
-    DirectResponseAction, RedirectAction, Route, RouteAction, RouteConfiguration, RouteList, RouteMatch,
-    ScopedRouteConfiguration, VirtualHost, WeightedCluster,
+    DirectResponseAction, HeaderMatcher, RedirectAction, Route, RouteAction, RouteConfiguration, RouteList,
+    RouteMatch, ScopedRouteConfiguration, VirtualHost, WeightedCluster,
 };
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{CommonTlsContext, UpstreamTlsContext};
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
@@ -42,6 +43,8 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_optio
 };
 use envoy_types::pb::envoy::service::discovery::v3 as discovery;
 use envoy_types::pb::envoy::r#type::matcher::v3::HttpRequestHeaderMatchInput;
+use envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher;
+use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use envoy_types::pb::google::protobuf::{Any, BoolValue, Duration as ProtoDuration, UInt32Value};
 use envoy_types::pb::xds::core::v3::TypedExtensionConfig as XdsExtension;
 use envoy_types::pb::xds::r#type::matcher::v3::matcher::{OnMatch, on_match};
@@ -123,8 +126,8 @@ pub fn cluster(server: &Server) -> Option<Resource> {
     // The limit on requests is the cap: one more gets 503 and the flag UO, which the listener words.
     let sessions = server.desired.max_sessions.unwrap_or(MAX_SESSIONS);
     let thresholds = Thresholds {
-        max_connections: Some(uint(MAX_SESSIONS)),
-        max_pending_requests: Some(uint(MAX_PENDING)),
+        max_connections: Some(uint(server.desired.max_connections.unwrap_or(MAX_SESSIONS))),
+        max_pending_requests: Some(uint(server.desired.max_pending.unwrap_or(MAX_PENDING))),
         max_requests: Some(uint(sessions)),
         ..Default::default()
     };
@@ -138,12 +141,16 @@ pub fn cluster(server: &Server) -> Option<Resource> {
         }),
         circuit_breakers: Some(CircuitBreakers { thresholds: vec![thresholds], ..Default::default() }),
         typed_extension_protocol_options: match server.desired.protocol {
-            Protocol::H2c => {
+            Protocol::H2c | Protocol::H2 => {
                 [("envoy.extensions.upstreams.http.v3.HttpProtocolOptions".into(), any(&http2()))].into()
             }
             Protocol::Http1 | Protocol::Tls => [].into(),
         },
-        transport_socket: (server.desired.protocol == Protocol::Tls).then(tls),
+        transport_socket: match server.desired.protocol {
+            Protocol::Tls => Some(tls(None)),
+            Protocol::H2 => Some(tls(Some("h2"))),
+            Protocol::Http1 | Protocol::H2c => None,
+        },
         name: name.clone(),
         ..Default::default()
     };
@@ -161,9 +168,12 @@ fn http2() -> HttpProtocolOptions {
     }
 }
 
-fn tls() -> TransportSocket {
-    let context =
-        UpstreamTlsContext { common_tls_context: Some(CommonTlsContext::default()), ..Default::default() };
+fn tls(alpn: Option<&str>) -> TransportSocket {
+    let common = CommonTlsContext {
+        alpn_protocols: alpn.into_iter().map(str::to_owned).collect(),
+        ..Default::default()
+    };
+    let context = UpstreamTlsContext { common_tls_context: Some(common), ..Default::default() };
     TransportSocket {
         name: "envoy.transport_sockets.tls".into(),
         config_type: Some(ConfigType::TypedConfig(any(&context))),
@@ -310,8 +320,15 @@ pub fn open(holders: &[Arc<Server>]) -> Vec<&Server> {
 fn routes(held: &Held) -> Vec<Route> {
     let Some(oldest) = held.holders.first() else { return Vec::new() };
     let open = open(&held.holders);
-    let Some(first) = open.first() else { return vec![closed(oldest, &held.path)] };
+    let first = open.first().copied().unwrap_or(oldest);
     let mut routes = Vec::new();
+    if first.desired.https_redirect {
+        routes.push(to_https(first, &held.path));
+    }
+    if open.is_empty() {
+        routes.push(closed(oldest, &held.path));
+        return routes;
+    }
     if let Mode::Maintenance { text, paths } = &first.desired.mode {
         for path in paths {
             let path = held.path.join(path);
@@ -322,8 +339,8 @@ fn routes(held: &Held) -> Vec<Route> {
         Action::Route(RouteAction {
             cluster_specifier: Some(target(&open)),
             prefix_rewrite: rewrite.to_owned(),
-            // Games hold requests open for as long as they like; only silence ends one.
-            timeout: Some(duration(Duration::ZERO)),
+            // Games hold requests open for as long as they like; only silence ends one, unless they ask.
+            timeout: Some(duration(first.desired.response_timeout.unwrap_or_default())),
             idle_timeout: Some(duration(first.desired.idle_timeout)),
             upgrade_configs: vec![UpgradeConfig { upgrade_type: "websocket".into(), ..Default::default() }],
             ..Default::default()
@@ -341,13 +358,35 @@ fn routes(held: &Held) -> Vec<Route> {
 }
 
 /// True when it takes players on some path.
-fn is_open(server: &Server) -> bool {
+pub fn is_open(server: &Server) -> bool {
     server.desired.endpoint.is_some()
         && match &server.desired.mode {
             Mode::Open => true,
             Mode::Maintenance { paths, .. } => !paths.is_empty(),
             Mode::Starting | Mode::Draining { .. } | Mode::Misconfigured | Mode::Stopped => false,
         }
+}
+
+/// Envoy writes `x-forwarded-proto` itself, or a load balancer that it trusts did.
+fn to_https(server: &Server, path: &PathPrefix) -> Route {
+    let redirect = RedirectAction {
+        scheme_rewrite_specifier: Some(SchemeRewriteSpecifier::HttpsRedirect(true)),
+        response_code: RedirectResponseCode::PermanentRedirect.into(),
+        ..Default::default()
+    };
+    let mut route = route(server, below(path), Action::Redirect(redirect));
+    let plain = HeaderMatcher {
+        name: "x-forwarded-proto".into(),
+        header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(StringMatcher {
+            match_pattern: Some(MatchPattern::Exact("http".into())),
+            ..Default::default()
+        })),
+        ..Default::default()
+    };
+    if let Some(matches) = &mut route.r#match {
+        matches.headers.push(plain);
+    }
+    route
 }
 
 fn closed(server: &Server, path: &PathPrefix) -> Route {

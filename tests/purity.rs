@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Rooms that know no clock, disk, socket, chance or log.
-const CORE: [&str; 9] =
-    ["model", "spec", "claims", "translate", "snapshot", "engine", "session", "report", "bootstrap"];
+const CORE: [&str; 10] =
+    ["model", "spec", "claims", "translate", "kinds", "snapshot", "engine", "session", "report", "bootstrap"];
 
 /// What only the shell may mention.
 const SHELL_WORDS: [&str; 13] = [
@@ -30,13 +30,13 @@ const SHELL_WORDS: [&str; 13] = [
 const ROWS: [&[&str]; 12] = [
     &["model"],
     &["spec", "claims", "snapshot", "bootstrap"],
-    &["translate"],
+    &["translate", "kinds"],
     &["engine", "session"],
     &["report"],
     &["store", "metrics", "envoys", "cli"],
     &["owner"],
     &["sources", "ads", "client"],
-    &["admin", "check"],
+    &["admin", "check", "writer"],
     &["app"],
     &["demo"],
     &["main"],

@@ -5,7 +5,7 @@ fn read_with(annotations: &[(&str, &str)], change: impl FnOnce(&mut Facts<'_>)) 
     let values: BTreeMap<_, _> =
         annotations.iter().map(|(key, value)| (format!("{PREFIX}{key}"), (*value).to_owned())).collect();
     let ports = [Port { name: Some("game".into()), number: 7000 }, Port { name: None, number: 7001 }];
-    let layers = [Layer { field: "metadata.annotations", values: &values }];
+    let layers = [Layer::new("metadata.annotations", &values)];
     let mut facts = Facts {
         id: ServerId::new(Source("test"), "eu", "lobby-7"),
         age: Age::Unknown,
@@ -14,6 +14,7 @@ fn read_with(annotations: &[(&str, &str)], change: impl FnOnce(&mut Facts<'_>)) 
         ports: &ports,
         state: State::Ready,
         layers: &layers,
+        name: None,
         host_template: None,
         problems: Vec::new(),
     };
@@ -238,7 +239,7 @@ fn the_nearest_layer_decides() {
         ("tidegate.dev/weight".to_owned(), "2".to_owned()),
         ("tidegate.dev/max-sessions".to_owned(), "3".to_owned()),
     ]);
-    let layers = [Layer { field: "near", values: &near }, Layer { field: "far", values: &far }];
+    let layers = [Layer::new("near", &near), Layer::new("far", &far)];
     let server = read(Facts {
         id: ServerId::new(Source("test"), "eu", "lobby-7"),
         age: Age::Unknown,
@@ -247,6 +248,7 @@ fn the_nearest_layer_decides() {
         ports: &[],
         state: State::Starting,
         layers: &layers,
+        name: None,
         host_template: None,
         problems: Vec::new(),
     });

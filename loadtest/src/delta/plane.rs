@@ -14,7 +14,7 @@ use tidegate::engine::Engine;
 use tidegate::envoys::Envoys;
 use tidegate::metrics::Metrics;
 use tidegate::model::Event;
-use tidegate::owner::{EVENTS, Owner};
+use tidegate::owner::{Burst, EVENTS, Owner};
 use tidegate::sources::files;
 use tidegate::store::Store;
 use tokio::net::TcpListener;
@@ -57,7 +57,7 @@ pub(super) struct Real {
 /// The control plane's tasks in this process, without a source.
 pub(super) struct Inner {
     xds: SocketAddr,
-    events: mpsc::Sender<Vec<Event>>,
+    events: mpsc::Sender<Burst>,
     // Dropped, they end.
     _tasks: JoinSet<()>,
     _shutdown: watch::Sender<bool>,
@@ -101,7 +101,7 @@ impl Plane {
         tasks.spawn(owner.run(inbox));
         tasks.spawn(async move { _ = ads.run(listener).await });
         let servers = fleet.servers(0..size)?;
-        events.send(vec![Event::Reset { source: files::SOURCE, servers }]).await?;
+        events.send(Burst::now(vec![Event::Reset { source: files::SOURCE, servers }])).await?;
         Ok(Self::Event(Box::new(Inner { xds, events, _tasks: tasks, _shutdown: shutdown })))
     }
 
@@ -142,7 +142,7 @@ impl Plane {
                 let name = draft.file_name().context("a file")?.to_string_lossy().into_owned();
                 place(&draft, &real.folder.path().join("fleet"), &name)?;
             }
-            (Self::Event(inner), Change::Events(events)) => inner.events.send(events).await?,
+            (Self::Event(inner), Change::Events(events)) => inner.events.send(Burst::now(events)).await?,
             _ => anyhow::bail!("a change of another control plane"),
         }
         Ok(())

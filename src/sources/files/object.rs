@@ -100,9 +100,10 @@ fn server(object: &Map<String, Value>, host_template: Option<&str>) -> Object {
     let state = reader.state(spec.get("state"));
     let address = reader.address(spec.get("address"), state);
     let ports = reader.ports(&spec, annotations.contains_key("tidegate.dev/port"));
-    let layers = [Layer { field: "metadata.annotations", values: &annotations }];
+    let layers = [Layer::new("metadata.annotations", &annotations)];
     Object::Server(Arc::new(spec::read(Facts {
         id,
+        name: None,
         age,
         fleet: fleet.as_deref(),
         address,

@@ -1,0 +1,337 @@
+//! The objects of a cluster put together: which of them make a server, and what a new version of one changes.
+//!
+//! Pure bookkeeping. Objects go in, `Event`s come out, and only for servers that really differ: a version
+//! of an object that is equal in all that is read costs one comparison.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::{Key, Kind, Object, Rules, agones, okg, pod};
+use crate::model::{Event, Server, Source};
+
+/// The annotation that says where players reach a server: its URLs, comma-separated.
+pub const URL: &str = "tidegate.dev/url";
+/// The label of a server that every Envoy routes: an allocation can select it.
+pub const ROUTED: &str = "tidegate.dev/routed";
+
+/// An object that is told how its server fares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Which object.
+    pub key: Key,
+    /// Its uid: what is said of it is not said of another with its name.
+    pub uid: Box<str>,
+}
+
+/// What stands on an object already.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Noted {
+    /// Its [`URL`] annotation.
+    pub url: Option<Box<str>>,
+    /// Its [`ROUTED`] label is `"true"`.
+    pub routed: bool,
+    /// Octops' ready annotation is true; `None` on an object that is none of Octops'.
+    pub ready: Option<bool>,
+}
+
+/// A pod that waits for its `game.kruise.io/network-status`, as those of our own network type do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// The pod.
+    pub target: Target,
+    /// Its address.
+    pub ip: Option<std::net::IpAddr>,
+    /// What stands there now.
+    pub status: Option<Box<str>>,
+    /// `networkDisabled` was asked for.
+    pub disabled: bool,
+}
+
+/// All that one game server comes to, and whom to tell of it.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// Its routes: one server a port.
+    pub servers: Vec<Arc<Server>>,
+    /// The object that carries the annotations; none while a pod has no GameServer.
+    pub target: Option<Target>,
+    /// What stands on it.
+    pub noted: Noted,
+    /// The pod of our own network type.
+    pub network: Option<Network>,
+}
+
+/// The sources that a fleet's servers are reported by.
+#[derive(Clone, Copy, Debug)]
+pub struct Sources {
+    /// For OpenKruiseGame.
+    pub okg: Source,
+    /// For Agones.
+    pub agones: Source,
+}
+
+/// All objects of a cluster, or of a directory.
+#[derive(Debug)]
+pub struct Fleet {
+    rules: Rules,
+    sources: Sources,
+    objects: HashMap<Key, Object>,
+    /// How many objects there are, by kind and namespace.
+    counts: BTreeMap<(Kind, Box<str>), usize>,
+    /// The pods of a GameServerSet, and those it waits for, by the set's key.
+    members: HashMap<Key, BTreeSet<Box<str>>>,
+    /// What was told, by the object that stands for the game server: a pod, or an Agones GameServer.
+    told: HashMap<Key, Vec<Arc<Server>>>,
+    /// Game servers whose objects changed since somebody asked.
+    touched: BTreeSet<Key>,
+    wants_agones_pods: bool,
+}
+
+impl Fleet {
+    /// No objects yet.
+    pub fn new(rules: Rules, sources: Sources) -> Self {
+        Self {
+            rules,
+            sources,
+            objects: HashMap::new(),
+            counts: BTreeMap::new(),
+            members: HashMap::new(),
+            told: HashMap::new(),
+            touched: BTreeSet::new(),
+            wants_agones_pods: false,
+        }
+    }
+
+    /// Every server of a source, in no order.
+    pub fn servers(&self, source: Source) -> impl Iterator<Item = &Arc<Server>> {
+        self.told.values().flatten().filter(move |server| server.id.source() == source)
+    }
+
+    /// How many objects of a kind there are, in one namespace or in all.
+    pub fn count(&self, kind: Kind, namespace: Option<&str>) -> usize {
+        let counts = self.counts.iter().filter(|((of, space), _)| {
+            *of == kind && namespace.is_none_or(|namespace| **space == *namespace)
+        });
+        counts.map(|(_, count)| count).sum()
+    }
+
+    /// True once a GameServer of Agones did not say its pod's address, so that its pod has to.
+    pub fn wants_agones_pods(&self) -> bool {
+        self.wants_agones_pods
+    }
+
+    /// An object, as far as it is read.
+    pub fn get(&self, key: &Key) -> Option<&Object> {
+        self.objects.get(key)
+    }
+
+    /// Takes an object's new version. Returns what that changes.
+    pub fn put(&mut self, object: Object) -> Vec<Event> {
+        let key = object.key();
+        match self.objects.get(&key) {
+            Some(held) if *held == object => return Vec::new(),
+            Some(_) => {}
+            None => *self.counts.entry((key.kind, key.namespace.clone())).or_default() += 1,
+        }
+        if let Object::AgonesGameServer(server) = &object {
+            self.wants_agones_pods |= agones::wants_pod(server, &self.rules);
+        }
+        // A pod that changes its set would leave the old one: a set adopts no strangers, but a dump may say so.
+        let mut roots = self.roots(&key);
+        self.objects.insert(key.clone(), object);
+        self.line_up(&key);
+        roots.extend(self.roots(&key));
+        self.settle(roots)
+    }
+
+    /// Forgets an object that is gone. Returns what that changes.
+    pub fn remove(&mut self, key: &Key) -> Vec<Event> {
+        let mut roots = self.roots(key);
+        if self.objects.remove(key).is_none() {
+            return Vec::new();
+        }
+        if let Some(count) = self.counts.get_mut(&(key.kind, key.namespace.clone())) {
+            *count -= 1;
+        }
+        self.line_up(key);
+        roots.extend(self.roots(key));
+        self.settle(roots)
+    }
+
+    /// Takes all objects of a kind, in one namespace or in all: a relist. What is not among them is gone.
+    pub fn reset(&mut self, kind: Kind, namespace: Option<&str>, objects: Vec<Object>) -> Vec<Event> {
+        let listed: BTreeSet<Key> = objects.iter().map(Object::key).collect();
+        let concerns =
+            |key: &&Key| key.kind == kind && namespace.is_none_or(|namespace| *key.namespace == *namespace);
+        let mut gone: Vec<_> =
+            self.objects.keys().filter(concerns).filter(|key| !listed.contains(key)).cloned().collect();
+        gone.sort();
+        let mut events = Vec::new();
+        for object in objects {
+            events.extend(self.put(object));
+        }
+        for key in gone {
+            events.extend(self.remove(&key));
+        }
+        events
+    }
+
+    /// The game servers whose objects changed since the last call, with what they come to now.
+    pub fn touched(&mut self) -> Vec<(Key, Option<Subject>)> {
+        let touched = std::mem::take(&mut self.touched);
+        touched.into_iter().map(|key| (key.clone(), self.subject(&key))).collect()
+    }
+
+    /// Keeps the lines of the sets in step with an object that came or went.
+    fn line_up(&mut self, key: &Key) {
+        match (key.kind, self.objects.get(key)) {
+            (Kind::Pod, Some(Object::Pod(pod))) => {
+                if let Some(set) = okg::set_of(pod) {
+                    let set = set_key(&key.namespace, set);
+                    self.members.entry(set).or_default().insert(key.name.clone());
+                }
+            }
+            (Kind::GameServerSet, Some(Object::GameServerSet(set))) => {
+                let awaited = okg::awaited(set).map(Box::from);
+                self.members.entry(key.clone()).or_default().extend(awaited);
+            }
+            _ => {}
+        }
+    }
+
+    /// The game servers that an object has to do with.
+    fn roots(&self, key: &Key) -> BTreeSet<Key> {
+        let root = |kind, name: &str| Key { kind, namespace: key.namespace.clone(), name: name.into() };
+        match key.kind {
+            Kind::Pod | Kind::OkgGameServer => [root(Kind::Pod, &key.name)].into(),
+            // A pod of Agones has the name of its GameServer.
+            Kind::AgonesPod => [root(Kind::AgonesGameServer, &key.name)].into(),
+            Kind::GameServerSet => {
+                let members = self.members.get(key).into_iter().flatten();
+                members.map(|name| root(Kind::Pod, name)).collect()
+            }
+            Kind::AgonesGameServer => [key.clone()].into(),
+            Kind::AgonesFleet => BTreeSet::new(),
+        }
+    }
+
+    fn settle(&mut self, roots: BTreeSet<Key>) -> Vec<Event> {
+        let mut events = Vec::new();
+        let mut gone = Vec::new();
+        for root in roots {
+            let new = self.read(&root);
+            let held = self.told.remove(&root).unwrap_or_default();
+            let mut kept = Vec::with_capacity(new.len());
+            for server in new {
+                match held.iter().find(|held| held.id == server.id) {
+                    Some(held) if **held == server => kept.push(held.clone()),
+                    _ => {
+                        let server = Arc::new(server);
+                        events.push(Event::Upsert(server.clone()));
+                        kept.push(server);
+                    }
+                }
+            }
+            let lost = held.iter().filter(|held| !kept.iter().any(|server| server.id == held.id));
+            gone.extend(lost.map(|server| Event::Remove(server.id.clone())));
+            if !(kept.is_empty() && held.is_empty()) {
+                self.touched.insert(root.clone());
+            }
+            if kept.is_empty() {
+                self.forget(&root);
+            } else {
+                self.told.insert(root, kept);
+            }
+        }
+        events.extend(gone);
+        events
+    }
+
+    /// Takes a game server out of its set's line when neither the set nor an object knows it any more.
+    fn forget(&mut self, root: &Key) {
+        if root.kind != Kind::Pod || self.objects.contains_key(root) {
+            return;
+        }
+        let Some(set) = okg::set_name(&root.name).map(|set| set_key(&root.namespace, set)) else { return };
+        if let Some(line) = self.members.get_mut(&set) {
+            line.remove(&root.name);
+            if line.is_empty() {
+                self.members.remove(&set);
+            }
+        }
+    }
+
+    /// The servers that the objects of one game server make.
+    fn read(&self, root: &Key) -> Vec<Server> {
+        match root.kind {
+            Kind::Pod => {
+                let (rules, source, server) = (&self.rules, self.sources.okg, self.game_server(root));
+                if let Some(pod) = self.pod(root) {
+                    let Some(set) = okg::set_of(pod) else { return Vec::new() };
+                    okg::servers(pod, server, self.set(&root.namespace, set), rules, source)
+                } else {
+                    let set = okg::set_name(&root.name).and_then(|set| self.set(&root.namespace, set));
+                    set.map_or_else(Vec::new, |set| okg::absent(&root.name, server, set, rules, source))
+                }
+            }
+            Kind::AgonesGameServer => {
+                let Some(Object::AgonesGameServer(server)) = self.objects.get(root) else {
+                    return Vec::new();
+                };
+                let pod = self.pod(&Key { kind: Kind::AgonesPod, ..root.clone() });
+                agones::servers(server, pod, &self.rules, self.sources.agones)
+            }
+            Kind::AgonesPod | Kind::OkgGameServer | Kind::GameServerSet | Kind::AgonesFleet => Vec::new(),
+        }
+    }
+
+    fn subject(&self, root: &Key) -> Option<Subject> {
+        let servers = self.told.get(root)?.clone();
+        let object = match root.kind {
+            Kind::Pod => self.objects.get(&Key { kind: Kind::OkgGameServer, ..root.clone() }),
+            _ => self.objects.get(root),
+        };
+        let target = object.map(|object| Target { key: object.key(), uid: object.meta().uid.clone() });
+        let noted = object.map(|object| Noted {
+            url: object.meta().annotation(URL).map(Box::from),
+            routed: object.meta().label(ROUTED) == Some("true"),
+            ready: match object {
+                Object::AgonesGameServer(server) => agones::ready(server),
+                _ => None,
+            },
+        });
+        let network = self.pod(root).filter(|_| root.kind == Kind::Pod).and_then(|pod| {
+            okg::network_status(pod).map(|status| Network {
+                target: Target { key: root.clone(), uid: pod.metadata.uid.clone() },
+                ip: pod.ip(),
+                status: status.map(Box::from),
+                disabled: okg::is_network_disabled(pod, self.game_server(root)),
+            })
+        });
+        Some(Subject { servers, target, noted: noted.unwrap_or_default(), network })
+    }
+
+    fn pod(&self, key: &Key) -> Option<&pod::Pod> {
+        match self.objects.get(key)? {
+            Object::Pod(pod) => Some(pod),
+            _ => None,
+        }
+    }
+
+    fn game_server(&self, root: &Key) -> Option<&okg::GameServer> {
+        match self.objects.get(&Key { kind: Kind::OkgGameServer, ..root.clone() })? {
+            Object::OkgGameServer(server) => Some(server),
+            _ => None,
+        }
+    }
+
+    fn set(&self, namespace: &str, name: &str) -> Option<&okg::GameServerSet> {
+        match self.objects.get(&set_key(namespace, name))? {
+            Object::GameServerSet(set) => Some(set),
+            _ => None,
+        }
+    }
+}
+
+fn set_key(namespace: &str, name: &str) -> Key {
+    Key { kind: Kind::GameServerSet, namespace: namespace.into(), name: name.into() }
+}
