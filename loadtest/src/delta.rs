@@ -114,23 +114,29 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         // Before all that takes long.
         demand::check(&binaries.tidegate).await?;
     }
-    if options.has(Part::Engine) {
-        engine::run(&options, &mut report).await?;
-    }
-    if let Some(binaries) = &binaries {
-        if options.has(Part::Envoy) {
-            envoys::run(&options, binaries, &mut report).await?;
-        }
-        if options.has(Part::Cold) {
-            cold::run(&options, binaries, &mut report).await?;
-        }
-        if options.has(Part::Demand) {
-            demand::run(&options, binaries, &mut report).await?;
-        }
-    }
+    let measured = measure(&options, binaries.as_ref(), &mut report).await;
+    // What was measured before something failed is still true.
     report.finish(options.json.as_deref())?;
     if let Some(folder) = &options.svg {
         draw(folder, &report)?;
+    }
+    measured
+}
+
+async fn measure(options: &Options, binaries: Option<&Binaries>, report: &mut Report) -> anyhow::Result<()> {
+    if options.has(Part::Engine) {
+        engine::run(options, report).await?;
+    }
+    if let Some(binaries) = binaries {
+        if options.has(Part::Envoy) {
+            envoys::run(options, binaries, report).await?;
+        }
+        if options.has(Part::Cold) {
+            cold::run(options, binaries, report).await?;
+        }
+        if options.has(Part::Demand) {
+            demand::run(options, binaries, report).await?;
+        }
     }
     Ok(())
 }

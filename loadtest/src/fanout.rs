@@ -98,14 +98,20 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let binary = tidegate::binary(options.tidegate.as_deref())?;
     let mut report = Report::new(options.smoke);
     report.note("all streams are opened by this process, on the same cores as the control plane: their own cost is in every time");
-    for size in options.sizes.iter().map(|size| *size as usize) {
-        change::run(&options, &binary, size, &mut report).await?;
-        storm::run(&options, &binary, size, &mut report).await?;
-        slow::run(&options, &binary, size, &mut report).await?;
-    }
+    let measured = measure(&options, &binary, &mut report).await;
+    // What was measured before something failed is still true.
     report.finish(options.json.as_deref())?;
     if let Some(folder) = &options.svg {
         draw(folder, &report)?;
+    }
+    measured
+}
+
+async fn measure(options: &Options, binary: &Path, report: &mut Report) -> anyhow::Result<()> {
+    for size in options.sizes.iter().map(|size| *size as usize) {
+        change::run(options, binary, size, report).await?;
+        storm::run(options, binary, size, report).await?;
+        slow::run(options, binary, size, report).await?;
     }
     Ok(())
 }

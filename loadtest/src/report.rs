@@ -1,5 +1,6 @@
 //! Figures: each with its floor and its target beside it, as a table for people and JSON for programs.
 
+use std::io::IsTerminal;
 use std::path::Path;
 
 use anyhow::Context;
@@ -103,6 +104,17 @@ impl Report {
             && let Some(target) = &mut figure.target
         {
             target.met = None;
+        }
+        // In a log a run shows what it has found so far: one of an hour may be cut short.
+        if !std::io::stderr().is_terminal() {
+            let Figure { scenario, servers, layout, streams, name, value, unit, .. } = &figure;
+            let place =
+                layout.map(str::to_owned).or(streams.map(|count| count.to_string())).unwrap_or_default();
+            eprintln!(
+                "  {scenario} {servers} {place}: {name}: {} {unit}, p99 {}",
+                short(value.p50),
+                short(value.p99)
+            );
         }
         self.figures.push(figure);
     }
