@@ -94,7 +94,6 @@ pub(super) async fn run(
     Crowd::new(floor.xds, connections).grow(1, &First::fresh(), false).await?;
     tokio::time::sleep(SETTLE).await;
     let bare_crowd = Crowd::new(floor.xds, connections);
-    let mut bare = Side::new(floor.pid, bare_crowd, First::fresh())?;
     let mut copies = Copies::new()?;
 
     let mut tidegate = Real::start(binary, size).await?;
@@ -110,6 +109,8 @@ pub(super) async fn run(
     tokio::time::sleep(SETTLE).await;
     report.add(place.figure("the same, behind a first stream", "bytes", &each(&tidegate)?));
     let crowd = Crowd::new(tidegate.tidegate.xds, connections);
+    // The same requests on both sides: gRPC keeps what a large one was read into for as long as its stream lives.
+    let mut bare = Side::new(floor.pid, bare_crowd, first.clone())?;
     let mut real = Side::new(tidegate.tidegate.pid, crowd, first)?;
 
     for count in options.streams.iter().map(|count| *count as usize) {
