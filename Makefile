@@ -5,7 +5,7 @@
 # Incremental builds pay for an editor; here they only fill the disk.
 export CARGO_INCREMENTAL ?= 0
 
-.PHONY: help demo test lint startup clean
+.PHONY: help demo test lint startup load bench clean
 
 help: ## says what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,19 @@ lint: ## checks format and lints
 startup: ## measures start-up with 10,000 servers, in a release build
 	cargo build --quiet --release --workspace
 	target/release/loadtest startup $(ARGS)
+
+load: ## measures changes and fan-out in a release build, for half an hour; ARGS="delta --sizes 1000" for a part
+	cargo build --quiet --release --workspace
+ifeq ($(strip $(ARGS)),)
+	@envoy/get-envoy >/dev/null
+	target/release/loadtest delta --json loadtest/results/delta.json --svg loadtest/results
+	target/release/loadtest fanout --json loadtest/results/fanout.json --svg loadtest/results
+else
+	target/release/loadtest $(ARGS)
+endif
+
+bench: ## measures the core by its parts, with criterion; ARGS="-- --quick" for a rough look
+	cargo bench --bench core $(ARGS)
 
 clean: ## removes what was built, and the programs that were installed
 	cargo clean
