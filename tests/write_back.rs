@@ -4,7 +4,9 @@
 mod testkit;
 
 use cluster::Verb;
-use cluster::objects::{agones_game_server, agones_ready, agones_state};
+use cluster::objects::{
+    agones_game_server, agones_ready, agones_state, okg_game_server, okg_pod, okg_ready, okg_running, okg_set,
+};
 use serde_json::{Value, json};
 use testkit::eventually;
 use testkit::gate::envoy;
@@ -168,4 +170,44 @@ async fn take_over(kube: &Kube, mut leader: Tidegate, heir: &Tidegate, port: u16
     let late = server("late", port);
     kube.create(&late).await;
     kube.wait("the heir marks it", &late, is_marked).await;
+}
+
+#[tokio::test]
+async fn a_pod_of_our_network_type_learns_its_address_and_a_new_pod_its_own() {
+    let games = Game::start_pods(&["arena-0"]).await;
+    let port = games[0].port.to_string();
+    let mut set = okg_set("arena", 1, &[]);
+    let conf = json!([{ "name": "Port", "value": port }, { "name": "Path", "value": "/" }, { "name": "PathType", "value": "Prefix" },
+        { "name": "Host", "value": "arena<id>.example.com" }]);
+    set["spec"]["gameServerTemplate"]["metadata"]["annotations"] = json!({
+        "game.kruise.io/network-type": "Tidegate",
+        "game.kruise.io/network-conf": conf.to_string(),
+    });
+    let ground = Ground::with(std::slice::from_ref(&set), &["--write-back"]).await;
+    let pod = okg_pod(&set, 0);
+    let status = |pod: &Value| -> Value {
+        let text =
+            pod["metadata"]["annotations"]["game.kruise.io/network-status"].as_str().unwrap_or_default();
+        serde_json::from_str(text).unwrap_or_default()
+    };
+    for _ in 0..2 {
+        ground.kube.create(&pod).await;
+        // OpenKruiseGame asks for ever while nothing stands there.
+        ground
+            .kube
+            .wait("it is told to wait", &pod, |pod| status(pod)["currentNetworkState"] == "Waiting")
+            .await;
+        ground.kube.create(&okg_game_server(&pod)).await;
+        ground.kube.step(&pod, &okg_running(&pod, "127.0.0.1")).await;
+        ground.kube.step(&pod, &okg_ready(&pod)).await;
+        let told =
+            ground.kube.wait("it is ready", &pod, |pod| status(pod)["currentNetworkState"] == "Ready").await;
+        assert_eq!(ground.get("arena0.example.com", "/").await.status, 200);
+        let told = status(&told);
+        assert_eq!(told["externalAddresses"][0]["endPoint"], "arena0.example.com");
+        assert_eq!(told["internalAddresses"][0]["ip"], "127.0.0.1");
+        ground.kube.wait("its GameServer is marked", &okg_game_server(&pod), is_marked).await;
+        ground.kube.delete_now(&okg_game_server(&pod)).await;
+        ground.kube.delete_now(&pod).await;
+    }
 }

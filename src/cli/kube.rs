@@ -1,6 +1,7 @@
 //! What is said of a cluster: flags, and the `kube` part of the configuration file.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use anyhow::bail;
 use clap::Args;
@@ -45,6 +46,7 @@ pub(super) struct KubeFile {
     lease_namespace: Option<String>,
     lease_name: Option<String>,
     public_url: Option<String>,
+    public_address: Option<IpAddr>,
     writes_per_second: Option<u32>,
 }
 
@@ -72,8 +74,27 @@ pub struct WriteBack {
     pub lease_name: String,
     /// A server's URL: `{host}` and `{path}` stand for its own.
     pub public_url: String,
+    /// Envoy's address for players, for those who are told no names.
+    pub public_address: Option<IpAddr>,
     /// Most objects that are written to in a second.
     pub writes_per_second: u32,
+}
+
+impl WriteBack {
+    /// The port of the public URL; `None` when it is no URL of a server.
+    pub fn public_port(&self) -> Option<u16> {
+        let (scheme, rest) = self.public_url.split_once("://")?;
+        let behind = rest.strip_prefix("{host}")?.trim_end_matches("{path}");
+        let implied = match scheme {
+            "https" | "wss" => 443,
+            "http" | "ws" => 80,
+            _ => return None,
+        };
+        match behind {
+            "" => Some(implied),
+            port => port.strip_prefix(':')?.parse().ok().filter(|port| *port != 0),
+        }
+    }
 }
 
 impl Default for WriteBack {
@@ -82,6 +103,7 @@ impl Default for WriteBack {
             lease_namespace: None,
             lease_name: "tidegate".into(),
             public_url: "https://{host}{path}".into(),
+            public_address: None,
             writes_per_second: 100,
         }
     }
@@ -117,14 +139,15 @@ pub(super) fn meaning(
         lease_namespace: file.lease_namespace,
         lease_name: file.lease_name.unwrap_or(default.lease_name),
         public_url: file.public_url.unwrap_or(default.public_url),
+        public_address: file.public_address,
         writes_per_second: file.writes_per_second.unwrap_or(default.writes_per_second),
     };
     if !(1..=10_000).contains(&write_back.writes_per_second) {
         bail!("kube.writesPerSecond: {} is not a number from 1 to 10000", write_back.writes_per_second);
     }
-    if !write_back.public_url.contains("{host}") {
+    if write_back.public_port().is_none() {
         bail!(
-            "kube.publicUrl: {:?} has no {{host}}; expected a URL such as https://{{host}}{{path}}",
+            "kube.publicUrl: {:?} is not a URL with {{host}} such as https://{{host}}{{path}} or http://{{host}}:8080{{path}}",
             write_back.public_url
         );
     }
