@@ -35,6 +35,7 @@ mod ledger;
 mod notice;
 mod object;
 mod parse;
+mod strict;
 mod watcher;
 
 pub use found::{Checked, Found, read_paths};
