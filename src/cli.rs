@@ -11,12 +11,13 @@ use serde::Deserialize;
 
 use crate::bootstrap::tls::{FilePath, Https};
 use crate::bootstrap::{Endpoint, Name, Options, Routes};
+use crate::kinds::Rules;
 use crate::model::{MAX_NAME, is_name};
 
 mod kube;
 
 pub use kube::{Kube, WriteBack};
-use kube::{KubeFile, TypedKube};
+use kube::{KubeFile, TypedKube, TypedRules};
 
 /// Most game servers that the demo runs.
 pub const MAX_GAMES: usize = 128;
@@ -83,11 +84,13 @@ enum TypedCommand {
 ///
 /// Reads a fleet directory: *.yaml, *.yml, *.json and *.ndjson files of Server objects, or of a cluster's objects
 /// as kubectl prints them. Files are watched; one that does not parse keeps its last good content and is reported.
-/// With --kube it watches a cluster, found by KUBECONFIG or as a pod's own: pods of OpenKruiseGame and GameServers
+/// With --kube (or a part `kube` in the configuration file) it watches a cluster, found by KUBECONFIG or as a pod's own: pods of OpenKruiseGame and GameServers
 /// of Agones. No Envoy is answered before everything was read once.
 #[derive(Debug, Args)]
 struct TypedServe {
     /// A YAML file with any of: fleet, xds, admin, hostTemplate, maxFileBytes, kube (see the README). Flags win over it.
+    /// A part `kube` switches the watch of a cluster on; with `watch: false` in it, it only says how objects in files
+    /// are read.
     #[arg(long, value_name = "FILE", env = "TIDEGATE_CONFIG")]
     config: Option<PathBuf>,
     /// The fleet directory [default: ./fleet, or none with --kube]
@@ -99,9 +102,8 @@ struct TypedServe {
     /// Where health, metrics and the API are [default: 127.0.0.1:18080]
     #[arg(long, value_name = "ADDR", env = "TIDEGATE_ADMIN")]
     admin: Option<SocketAddr>,
-    /// Hosts of servers whose annotations name none, such as `<name>.games.example.com`
-    #[arg(long, value_name = "HOSTS", env = "TIDEGATE_HOST_TEMPLATE")]
-    host_template: Option<String>,
+    #[command(flatten)]
+    rules: TypedRules,
     #[command(flatten)]
     kube: TypedKube,
 }
@@ -199,14 +201,23 @@ struct TypedDemo {
 }
 
 /// Reads fleet files and prints every problem with its place; exits with 1 if there is any.
+///
+/// Reads what `serve` reads: our own servers, and Kubernetes' objects as kubectl prints them. Of a GameServerSet or
+/// an Agones Fleet without servers it shows the first ones that would be made, so that a manifest can be read before
+/// it is applied; of a pod or GameServer that is not routed it says why.
 #[derive(Debug, Args)]
 struct TypedCheck {
     /// Files or directories
     #[arg(required = true)]
     paths: Vec<PathBuf>,
-    /// Hosts of servers whose annotations name none, as for `serve`
-    #[arg(long, value_name = "HOSTS")]
-    host_template: Option<String>,
+    /// The configuration file of `serve`, for its hostTemplate and for how its part `kube` has objects read
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    rules: TypedRules,
+    /// How many servers of a set or fleet are shown that has none yet
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=100))]
+    samples: u8,
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
 }
@@ -281,8 +292,10 @@ pub enum Command {
     Check {
         /// Files or directories.
         paths: Vec<PathBuf>,
-        /// For servers that name no host.
-        host_template: Option<String>,
+        /// How objects are read.
+        rules: Rules,
+        /// Servers that are shown of a set or fleet without any.
+        samples: usize,
         /// How to print.
         output: Output,
     },
@@ -299,8 +312,8 @@ pub struct Serve {
     pub xds: SocketAddr,
     /// Where health, metrics and the API are.
     pub admin: SocketAddr,
-    /// Hosts of servers that name none.
-    pub host_template: Option<String>,
+    /// How objects are read, those in files and those of a cluster.
+    pub rules: Rules,
     /// Largest fleet file that is read.
     pub max_file_bytes: u64,
     /// The cluster, if one is watched.
@@ -313,7 +326,7 @@ impl Default for Serve {
             fleet: Some("fleet".into()),
             xds: ([127, 0, 0, 1], 18000).into(),
             admin: ([127, 0, 0, 1], 18080).into(),
-            host_template: None,
+            rules: Rules::default(),
             max_file_bytes: MAX_FILE_BYTES,
             kube: None,
         }
@@ -406,8 +419,10 @@ fn meaning(typed: Typed) -> anyhow::Result<Invocation> {
                 envoy,
             })
         }
-        TypedCommand::Check(TypedCheck { paths, host_template, output }) => {
-            Command::Check { paths, host_template, output }
+        TypedCommand::Check(TypedCheck { paths, config, rules, samples, output }) => {
+            let file = config.as_deref().map(file).transpose()?.unwrap_or_default();
+            let rules = kube::rules(rules, file.host_template, file.kube.as_ref());
+            Command::Check { paths, rules, samples: samples.into(), output }
         }
         TypedCommand::Routes(TypedList { filter, ask }) => question(ask, Question::Routes(filter)),
         TypedCommand::Servers(TypedList { filter, ask }) => question(ask, Question::Servers(filter)),
@@ -463,18 +478,18 @@ fn question(ask: TypedAsk, question: Question) -> Command {
 }
 
 fn serve(typed: TypedServe) -> anyhow::Result<Serve> {
-    let TypedServe { config, fleet, xds, admin, host_template, kube } = typed;
+    let TypedServe { config, fleet, xds, admin, rules, kube } = typed;
     let file = config.as_deref().map(file).transpose()?.unwrap_or_default();
     let default = Serve::default();
-    let host_template = host_template.or(file.host_template);
-    let kube = kube::meaning(kube, file.kube, host_template.as_deref())?;
+    let rules = kube::rules(rules, file.host_template, file.kube.as_ref());
+    let kube = kube::meaning(kube, file.kube)?;
     // In a cluster nobody has a ./fleet; who wants both says so.
     let implied = if kube.is_some() { None } else { default.fleet };
     Ok(Serve {
         fleet: fleet.or(file.fleet).or(implied),
         xds: xds.or(file.xds).unwrap_or(default.xds),
         admin: admin.or(file.admin).unwrap_or(default.admin),
-        host_template,
+        rules,
         max_file_bytes: file.max_file_bytes.unwrap_or(default.max_file_bytes),
         kube,
     })

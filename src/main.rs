@@ -1,6 +1,6 @@
 //! Parses what was typed, starts tracing, runs it, and turns an error into an exit code.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -46,7 +46,9 @@ fn run(invocation: Invocation) -> anyhow::Result<ExitCode> {
             print(&format!("{said}\n"))?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Check { paths, host_template, output } => check(&paths, host_template.as_deref(), output),
+        Command::Check { paths, rules, samples, output } => {
+            check(&Checked::read(&paths, &rules, samples), output)
+        }
         Command::Ask(ask) => {
             let answer = runtime()?.block_on(client::ask(ask))?;
             print(&format!("{answer}\n"))?;
@@ -121,10 +123,9 @@ async fn interrupted() {
     }
 }
 
-fn check(paths: &[PathBuf], host_template: Option<&str>, output: Output) -> anyhow::Result<ExitCode> {
-    let checked = Checked::read(paths, host_template);
+fn check(checked: &Checked, output: Output) -> anyhow::Result<ExitCode> {
     let text = match output {
-        Output::Json => serde_json::to_string_pretty(&checked)? + "\n",
+        Output::Json => serde_json::to_string_pretty(checked)? + "\n",
         Output::Table => checked.to_string(),
     };
     print(&text)?;

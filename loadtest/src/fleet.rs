@@ -94,11 +94,11 @@ impl Fleet {
 
 /// The servers in a fleet file, which must be as many, and right.
 pub(crate) fn read(file: &Path, count: usize) -> anyhow::Result<Vec<Arc<Server>>> {
-    let read = files::read_paths(&[file.to_owned()], None);
+    let read = files::read_paths(&[file.to_owned()], &tidegate::kinds::Rules::default(), 1);
     if let Some(problem) = read.problems.first() {
         bail!("a fleet that should be right: {problem}");
     }
-    let servers: Vec<_> = read.servers.into_iter().map(|(_, server)| server).collect();
+    let servers: Vec<_> = read.servers.into_iter().map(|found| found.server).collect();
     (servers.len() == count)
         .then_some(servers)
         .with_context(|| format!("{} does not hold {count} servers", file.display()))

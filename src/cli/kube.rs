@@ -1,4 +1,5 @@
-//! What is said of a cluster: flags, and the `kube` part of the configuration file.
+//! What is said of Kubernetes: how its objects are read, and which cluster is watched. Flags, and the `kube`
+//! part of the configuration file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -8,6 +9,18 @@ use clap::Args;
 use serde::Deserialize;
 
 use crate::kinds::{Door, Manager, PublishAt, Readiness, Rules, Upstream};
+
+/// How objects are read, those of a cluster and those in files.
+#[derive(Debug, Default, Args)]
+pub(super) struct TypedRules {
+    /// Hosts of servers whose annotations name none, such as `<name>.games.example.com`
+    #[arg(long, value_name = "HOSTS", env = "TIDEGATE_HOST_TEMPLATE")]
+    host_template: Option<String>,
+    /// An ingress class that is ours, in a cluster and in files; say it again for more, and "" for objects that name
+    /// none [default: tidegate]
+    #[arg(long, value_name = "CLASS")]
+    ingress_class: Vec<String>,
+}
 
 /// The flags.
 #[derive(Debug, Default, Args)]
@@ -22,9 +35,6 @@ pub(super) struct TypedKube {
     /// Only pods and Agones GameServers with these labels, such as `region=eu`
     #[arg(long, value_name = "LABELS", requires = "kube")]
     selector: Option<String>,
-    /// An ingress class that is ours; say it again for more, and "" for objects that name none [default: tidegate]
-    #[arg(long, value_name = "CLASS", requires = "kube")]
-    ingress_class: Vec<String>,
     /// Write to game servers that Envoys route them: needs the right to patch them
     #[arg(long, env = "TIDEGATE_WRITE_BACK", requires = "kube")]
     write_back: bool,
@@ -34,6 +44,7 @@ pub(super) struct TypedKube {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct KubeFile {
+    watch: Option<bool>,
     namespaces: Option<BTreeSet<String>>,
     selector: Option<String>,
     sources: Option<BTreeSet<Manager>>,
@@ -59,8 +70,6 @@ pub struct Kube {
     pub namespaces: BTreeSet<String>,
     /// A label selector; empty: all.
     pub selector: String,
-    /// How objects are read.
-    pub rules: Rules,
     /// What is written, if anything is.
     pub write_back: Option<WriteBack>,
 }
@@ -109,27 +118,27 @@ impl Default for WriteBack {
     }
 }
 
-/// What flags and file come to; nothing, when neither asks for a cluster.
-pub(super) fn meaning(
-    typed: TypedKube,
-    file: Option<KubeFile>,
-    host_template: Option<&str>,
-) -> anyhow::Result<Option<Kube>> {
-    if !typed.kube && file.is_none() {
-        return Ok(None);
+/// How objects are read, by flags and file.
+pub(super) fn rules(typed: TypedRules, host_template: Option<String>, file: Option<&KubeFile>) -> Rules {
+    let TypedRules { host_template: typed_template, ingress_class } = typed;
+    let mut rules = Rules { host_template: typed_template.or(host_template), ..Rules::default() };
+    if let Some(file) = file {
+        rules.classes = file.ingress_classes.clone().unwrap_or(rules.classes);
+        rules.ops_states.extend(file.ops_states.clone().unwrap_or_default());
+        rules.readiness = file.readiness.unwrap_or_default();
+        rules.upstream = file.upstream.unwrap_or_default();
+        rules.publish_at = file.publish_at.unwrap_or_default();
     }
+    if !ingress_class.is_empty() {
+        rules.classes = ingress_class.into_iter().collect();
+    }
+    rules
+}
+
+/// The cluster that flags or file ask for; none when neither does, or the file only says how objects are read.
+pub(super) fn meaning(typed: TypedKube, file: Option<KubeFile>) -> anyhow::Result<Option<Kube>> {
+    let is_watched = typed.kube || file.as_ref().is_some_and(|file| file.watch.unwrap_or(true));
     let file = file.unwrap_or_default();
-    let mut rules = Rules { host_template: host_template.map(str::to_owned), ..Rules::default() };
-    let asked = |typed: Vec<String>, file: Option<BTreeSet<String>>| {
-        if typed.is_empty() { file } else { Some(typed.into_iter().collect()) }
-    };
-    if let Some(classes) = asked(typed.ingress_class, file.ingress_classes) {
-        rules.classes = classes;
-    }
-    rules.ops_states.extend(file.ops_states.unwrap_or_default());
-    rules.readiness = file.readiness.unwrap_or_default();
-    rules.upstream = file.upstream.unwrap_or_default();
-    rules.publish_at = file.publish_at.unwrap_or_default();
     let managers = file.sources.unwrap_or_else(|| Manager::ALL.into());
     if managers.is_empty() {
         bail!("kube.sources: names nobody; expected okg, agones or both, or leave it out for both");
@@ -151,17 +160,22 @@ pub(super) fn meaning(
             write_back.public_url
         );
     }
-    let namespaces = asked(typed.namespace, file.namespaces).unwrap_or_default();
+    let namespaces = if typed.namespace.is_empty() {
+        file.namespaces.unwrap_or_default()
+    } else {
+        typed.namespace.into_iter().collect()
+    };
     if let Some(bad) = namespaces.iter().find(|name| !is_namespace(name)) {
         bail!("namespace {bad:?} is none; expected up to 63 small letters, digits and hyphens");
     }
-    Ok(Some(Kube {
+    // What is not watched is checked all the same: it may be switched on by a flag.
+    let kube = Kube {
         managers,
         namespaces,
         selector: typed.selector.or(file.selector).unwrap_or_default(),
-        rules,
         write_back: (typed.write_back || file.write_back.unwrap_or(false)).then_some(write_back),
-    }))
+    };
+    Ok(is_watched.then_some(kube))
 }
 
 /// A DNS label, as RFC 1123 has it.

@@ -35,7 +35,7 @@ fn flags_win_over_the_file() {
         (serve.fleet.as_deref().and_then(Path::to_str), serve.xds.port(), serve.admin.port()),
         (Some("/srv/fleet"), 2, 18080)
     );
-    assert_eq!(serve.host_template.as_deref(), Some("<name>.x"));
+    assert_eq!(serve.rules.host_template.as_deref(), Some("<name>.x"));
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn the_configurations_in_the_manifests_are_read() {
         let Command::Serve(serve) = read(&format!("serve --kube --config {file}")).unwrap() else { panic!() };
         let kube = serve.kube.unwrap();
         assert!(kube.write_back.is_none(), "{folder}: that is the component's to say");
-        assert!(kube.rules.claims(Some("tidegate")) && !kube.rules.claims(Some("nginx")), "{folder}");
+        assert!(serve.rules.claims(Some("tidegate")) && !serve.rules.claims(Some("nginx")), "{folder}");
     }
 }
 
@@ -120,16 +120,14 @@ fn a_cluster_is_watched_when_flags_or_the_file_say_so() {
     assert_eq!(serve.fleet, None, "nobody has a ./fleet in a cluster");
     let kube = serve.kube.unwrap();
     assert_eq!((kube.managers.len(), kube.namespaces.len(), kube.write_back), (2, 0, None));
-    assert!(
-        kube.rules.claims(Some("tidegate")) && !kube.rules.claims(None) && !kube.rules.claims(Some("nginx"))
-    );
+    let rules = serve.rules;
+    assert!(rules.claims(Some("tidegate")) && !rules.claims(None) && !rules.claims(Some("nginx")));
     let line = "serve --kube --fleet f --namespace a --namespace b --ingress-class nginx --ingress-class= --write-back";
     let Command::Serve(serve) = read(line).unwrap() else { panic!() };
     let kube = serve.kube.unwrap();
     assert!(serve.fleet.is_some() && kube.namespaces.len() == 2);
-    assert!(
-        kube.rules.claims(Some("nginx")) && kube.rules.claims(None) && !kube.rules.claims(Some("tidegate"))
-    );
+    let rules = serve.rules;
+    assert!(rules.claims(Some("nginx")) && rules.claims(None) && !rules.claims(Some("tidegate")));
     assert_eq!(kube.write_back, Some(WriteBack::default()));
     assert!(read("serve --write-back").is_err(), "without a cluster there is nothing to write to");
 }
@@ -144,7 +142,7 @@ fn the_file_tells_how_a_cluster_is_read() {
     };
     let text = "kube:\n  sources: [okg]\n  opsStates: {WaitToBeDeleted: drain, Maintaining: open}\n  upstream: node\n";
     let Command::Serve(serve) = read_with(text).unwrap() else { panic!() };
-    let rules = serve.kube.unwrap().rules;
+    let rules = serve.rules;
     let said: Vec<_> = rules.ops_states.iter().map(|(state, door)| (state.as_str(), *door)).collect();
     assert_eq!(said, [("Kill", Door::Drain), ("Maintaining", Door::Open), ("WaitToBeDeleted", Door::Drain)]);
     assert_eq!(rules.upstream, Upstream::Node);
@@ -163,4 +161,33 @@ fn the_file_tells_how_a_cluster_is_read() {
         let error = format!("{:#}", read_with(text).unwrap_err());
         assert!(error.contains(expected), "{error}");
     }
+}
+
+#[test]
+fn files_are_read_by_the_same_rules_without_a_cluster() {
+    let Command::Serve(serve) = read("serve --fleet dump --ingress-class nginx").unwrap() else { panic!() };
+    assert!(serve.kube.is_none() && serve.rules.claims(Some("nginx")));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tidegate.yaml");
+    let text =
+        "hostTemplate: <name>.x\nkube: {watch: false, ingressClasses: [alb], opsStates: {Full: drain}}\n";
+    std::fs::write(&path, text).unwrap();
+    let config = path.display();
+    let Command::Serve(serve) = read(&format!("serve --config {config}")).unwrap() else { panic!() };
+    assert_eq!((serve.kube, serve.fleet.as_deref()), (None, Some(Path::new("fleet"))));
+    assert!(serve.rules.claims(Some("alb")) && serve.rules.ops_states["Full"] == Door::Drain);
+    let Command::Serve(watching) = read(&format!("serve --kube --config {config}")).unwrap() else {
+        panic!()
+    };
+    assert!(watching.kube.is_some() && watching.rules == serve.rules, "a flag wins over the file");
+    let Command::Check { rules, samples, .. } = read(&format!("check --config {config} dump")).unwrap()
+    else {
+        panic!()
+    };
+    assert_eq!((rules, samples), (serve.rules, 3));
+    let Command::Check { rules, .. } = read("check dump --ingress-class a --ingress-class b").unwrap() else {
+        panic!()
+    };
+    assert_eq!(rules.classes.len(), 2);
+    assert!(read("check dump --samples 0").is_err());
 }

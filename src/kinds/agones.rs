@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Deserializer};
 
 use super::pod::Pod;
-use super::{Meta, Rules};
+use super::{Meta, PublishAt, Rules};
 use crate::model::{Problem, ProblemKind, Server, ServerId, Source};
 use crate::spec::{self, Facts, Layer, State, URL};
 
@@ -146,6 +146,35 @@ pub fn servers(server: &GameServer, pod: Option<&Pod>, rules: &Rules, source: So
 /// True when it runs and does not say its pod's address, as before Agones 1.40, though that is wanted.
 pub fn wants_pod(server: &GameServer, rules: &Rules) -> bool {
     is_ours(&server.metadata, rules) && life::of(server, rules).is_some() && place::wants_pod(server, rules)
+}
+
+/// The fleet that a GameServer is of.
+pub fn fleet_of(server: &GameServer) -> Option<&str> {
+    server.metadata.label(FLEET)
+}
+
+/// Why a GameServer makes no server.
+pub fn unrouted(server: &GameServer, rules: &Rules) -> String {
+    unasked(&server.metadata, rules).unwrap_or_else(|| {
+        let from = match rules.publish_at {
+            PublishAt::Scheduled => "Scheduled",
+            PublishAt::Ready => "Ready",
+        };
+        format!("its status.state is {:?}; it is routed from {from} on", short(&server.status.state))
+    })
+}
+
+/// Why a Fleet's GameServers would make no server.
+pub fn unrouted_fleet(fleet: &Fleet, rules: &Rules) -> String {
+    unasked(&fleet.spec.template.metadata, rules).unwrap_or_else(|| "it has no GameServer".to_owned())
+}
+
+fn unasked(meta: &Meta, rules: &Rules) -> Option<String> {
+    if !is_asked(meta) {
+        return Some("nothing asks for it: no octops.io/ mode and no tidegate.dev/ annotation".to_owned());
+    }
+    let class = octops::class(meta).filter(|class| !rules.claims(Some(class)))?;
+    Some(super::unclaimed(Some(class)))
 }
 
 /// Whether Octops' ready annotation is true; `None` without Octops' annotations.
