@@ -7,8 +7,7 @@ use std::sync::Arc;
 use envoy_types::pb::envoy::config::route::v3::route::Action;
 use envoy_types::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
 use envoy_types::pb::envoy::config::route::v3::{RouteConfiguration, ScopedRouteConfiguration};
-use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Resource as ProtoResource};
-use prost::Message;
+use envoy_types::pb::envoy::service::discovery::v3::Resource as ProtoResource;
 
 use super::*;
 use crate::engine::Engine;
@@ -153,12 +152,10 @@ impl Wire {
     /// The server reads a request, if it is its turn to, and says all it can. An error ends the stream.
     fn serve(&mut self, snapshot: &Snapshot, read: bool) -> Result<(), Refusal> {
         if let Some(request) = self.up.pop_front_if(|_| read) {
-            self.session.on_request(request, snapshot)?;
+            self.session.on_request(wire(&request), snapshot)?;
         }
         while let Some(push) = self.session.next(World { snapshot, table: None, whole: true })? {
-            let mut bytes = Vec::new();
-            push.encode(&mut bytes);
-            self.down.push_back(DeltaDiscoveryResponse::decode(&bytes[..]).expect("a response"));
+            self.down.push_back(response(&push));
         }
         Ok(())
     }
@@ -222,16 +219,17 @@ fn run(seed: u64, round: u64, poison: bool) {
         envoy.check_routes(&trail);
     }
     for (kind, held) in [(Kind::Cluster, &envoy.clusters), (Kind::Scope, &envoy.scopes)] {
-        for (_, name, entry) in snapshot.changed_since(kind, 0) {
+        for entry in snapshot.changed_since(kind, 0) {
+            let name = entry.name();
             let Some(version) = entry.view("edge").map(|resource| resource.version.to_string()) else {
                 continue;
             };
             if envoy.poison.contains(&version) {
                 continue;
             }
-            let recorded = held.versions.get(&**name).map(|version| hash(version));
+            let recorded = held.versions.get(name).map(|version| hash(version));
             assert_eq!(recorded, Some(&*version), "{kind:?} {name}; {trail}");
-            let live = held.live.get(&**name).map(|(version, _)| hash(version));
+            let live = held.live.get(name).map(|(version, _)| hash(version));
             assert_eq!(live, Some(&*version), "{kind:?} {name} at the workers; {trail}");
         }
         for name in held.live.keys() {
