@@ -21,7 +21,7 @@ use crate::owner::Desk;
 use crate::report::{self, RouteRow, ServerRow};
 use crate::session::{DEFAULT_GATEWAY, Type};
 use crate::snapshot::Kind;
-use crate::sources::files;
+use crate::sources::{files, kube};
 use crate::store::Store;
 
 /// What the pages read.
@@ -37,13 +37,27 @@ pub struct Admin {
     pub metrics: Metrics,
     /// What prints them.
     pub registry: Arc<Registry>,
-    /// How each source is.
-    pub files: watch::Receiver<files::Report>,
+    /// How the fleet directory is, if one is read.
+    pub files: Option<watch::Receiver<files::Report>>,
+    /// How the cluster is, if one is watched.
+    pub kube: Option<watch::Receiver<kube::Report>>,
     /// Turns true when the process ends.
     pub shutdown: watch::Receiver<bool>,
 }
 
 impl Admin {
+    /// How each source is.
+    fn sources(&self) -> Value {
+        let mut sources = serde_json::Map::new();
+        if let Some(files) = &self.files {
+            sources.insert("files".into(), json!(*files.borrow()));
+        }
+        if let Some(kube) = &self.kube {
+            sources.insert("kube".into(), json!(*kube.borrow()));
+        }
+        Value::Object(sources)
+    }
+
     fn with_sessions(&self, row: ServerRow) -> ServerAnswer {
         ServerAnswer { sessions: self.envoys.sessions(&row.cluster), row }
     }
@@ -87,12 +101,11 @@ fn gone() -> Response {
 }
 
 async fn ready(State(admin): State<Admin>) -> Response {
-    let files = admin.files.borrow().clone();
     let Some(awaited) = admin.desk.ask(|engine| engine.awaited().collect::<Vec<Source>>()).await else {
         return gone();
     };
     let status = if awaited.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let body = json!({ "ready": awaited.is_empty(), "awaited": awaited, "sources": { "files": files } });
+    let body = json!({ "ready": awaited.is_empty(), "awaited": awaited, "sources": admin.sources() });
     (status, Json(body)).into_response()
 }
 
@@ -100,9 +113,20 @@ async fn scrape(State(admin): State<Admin>) -> Response {
     let Some(mut problems) = admin.desk.ask(|engine| engine.counts().problems.clone()).await else {
         return gone();
     };
-    let files = admin.files.borrow().clone();
-    for found in &files.problems {
-        *problems.entry(found.kind).or_default() += 1;
+    let mut held = !admin.store.is_whole();
+    if let Some(files) = &admin.files {
+        let files = files.borrow();
+        held |= files.held.is_some();
+        for found in &files.problems {
+            *problems.entry(found.kind).or_default() += 1;
+        }
+    }
+    if let Some(kube) = &admin.kube {
+        let kube = kube.borrow();
+        held |= kube.held.is_some();
+        for found in &kube.problems {
+            *problems.entry(found.kind).or_default() += 1;
+        }
     }
     for (kind, count) in problems {
         admin
@@ -111,7 +135,7 @@ async fn scrape(State(admin): State<Admin>) -> Response {
             .get_or_create(&ProblemLabel::from(kind))
             .set(count.try_into().unwrap_or(i64::MAX));
     }
-    admin.metrics.held.set((files.held.is_some() || !admin.store.is_whole()).into());
+    admin.metrics.held.set(held.into());
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, content_type)], metrics::text(&admin.registry)).into_response()
 }
@@ -134,8 +158,7 @@ async fn servers(State(admin): State<Admin>, Query(filter): Query<Filter>) -> Re
         return gone();
     };
     let servers: Vec<_> = rows.into_iter().map(|row| admin.with_sessions(row)).collect();
-    let files = admin.files.borrow().clone();
-    Json(json!({ "servers": servers, "sources": { "files": files } })).into_response()
+    Json(json!({ "servers": servers, "sources": admin.sources() })).into_response()
 }
 
 #[derive(Serialize)]

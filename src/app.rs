@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::kube::{Client, Config};
 use anyhow::{Context, bail};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -20,8 +21,9 @@ use crate::engine::Engine;
 use crate::envoys::Envoys;
 use crate::metrics::Metrics;
 use crate::owner::{Desk, EVENTS, Owner};
-use crate::sources::files;
+use crate::sources::{files, kube};
 use crate::store::Store;
+use crate::writer::{self, Writer};
 
 /// How long streams and pages have to end at a shutdown.
 const GRACE: Duration = Duration::from_secs(5);
@@ -48,9 +50,11 @@ impl App {
         let (xds, admin) = (xds_listener.local_addr()?, admin_listener.local_addr()?);
         let (metrics, registry) = Metrics::new();
         let (store, envoys) = (Arc::new(Store::default()), Arc::new(Envoys::default()));
-        let (owner, desk) = Owner::new(Engine::new([files::SOURCE]), store.clone(), metrics.clone());
+        let clustered =
+            config.kube.iter().flat_map(|kube| &kube.managers).map(|manager| kube::source(*manager));
+        let sources = config.fleet.iter().map(|_| files::SOURCE).chain(clustered);
+        let (owner, desk) = Owner::new(Engine::new(sources), store.clone(), metrics.clone());
         let (events, inbox) = mpsc::channel(EVENTS);
-        let (report, reports) = watch::channel(files::Report::default());
         let (shutdown, end) = watch::channel(false);
         let mut tasks = JoinSet::new();
 
@@ -58,13 +62,50 @@ impl App {
             owner.run(inbox).await;
             ("engine", Ok(()))
         });
-        let fleet = config.fleet.clone();
-        let options = files::Options {
-            dir: config.fleet,
-            host_template: config.host_template,
-            max_file_bytes: config.max_file_bytes,
-        };
-        tasks.spawn(async move { ("files", files::run(options, events, report).await) });
+        let mut files_report = None;
+        if let Some(dir) = config.fleet {
+            info!(fleet = %dir.display(), "reading");
+            let options = files::Options {
+                dir,
+                host_template: config.host_template,
+                max_file_bytes: config.max_file_bytes,
+            };
+            let (report, reports) = watch::channel(files::Report::default());
+            files_report = Some(reports);
+            let events = events.clone();
+            tasks.spawn(async move { ("files", files::run(options, events, report).await) });
+        }
+        let mut kube_report = None;
+        if let Some(config) = config.kube {
+            let (client, namespace) = cluster().await?;
+            let options = kube::Options {
+                managers: config.managers,
+                namespaces: config.namespaces,
+                selector: config.selector,
+                rules: config.rules,
+            };
+            let (report, reports) = watch::channel(kube::Report::default());
+            kube_report = Some(reports);
+            let mut outlets =
+                kube::Outlets { events: events.clone(), report, touched: None, metrics: metrics.clone() };
+            if let Some(config) = config.write_back {
+                let (sender, touched) = mpsc::channel(writer::TOUCHED);
+                outlets.touched = Some(sender);
+                let writer = Writer {
+                    client: client.clone(),
+                    namespace,
+                    config,
+                    store: store.clone(),
+                    desk: desk.clone(),
+                    envoys: envoys.clone(),
+                    metrics: metrics.clone(),
+                };
+                let end = end.clone();
+                tasks.spawn(async move { ("writer", writer.run(touched, end).await) });
+            }
+            tasks.spawn(async move { ("kube", kube::run(client, options, outlets).await) });
+        }
+        drop(events);
         let ads = Ads {
             store: store.clone(),
             desk: desk.clone(),
@@ -79,11 +120,12 @@ impl App {
             envoys,
             metrics,
             registry: Arc::new(registry),
-            files: reports,
+            files: files_report,
+            kube: kube_report,
             shutdown: end,
         };
         tasks.spawn(async move { ("admin", pages.run(admin_listener).await.map_err(Into::into)) });
-        info!(%xds, %admin, fleet = %fleet.display(), "listening");
+        info!(%xds, %admin, "listening");
         Ok(Self { xds, admin, store, desk, tasks, shutdown })
     }
 
@@ -113,6 +155,14 @@ impl App {
         }
         Ok(())
     }
+}
+
+/// The cluster that `KUBECONFIG` names, or that this pod runs in; and the namespace that goes with it.
+async fn cluster() -> anyhow::Result<(Client, String)> {
+    let hint = "set KUBECONFIG to a kubeconfig file, or run in a pod with a service account";
+    let config = Config::infer().await.with_context(|| format!("--kube finds no cluster; {hint}"))?;
+    let namespace = config.default_namespace.clone();
+    Ok((Client::try_from(config).context("--kube: the cluster's settings can't be used")?, namespace))
 }
 
 async fn listen(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {

@@ -12,6 +12,11 @@ use serde::Deserialize;
 use crate::bootstrap::{Endpoint, Name, Options, Routes};
 use crate::model::{MAX_NAME, is_name};
 
+mod kube;
+
+pub use kube::{Kube, WriteBack};
+use kube::{KubeFile, TypedKube};
+
 /// Most game servers that the demo runs.
 pub const MAX_GAMES: usize = 128;
 /// Largest fleet file that is read unless the configuration says otherwise.
@@ -72,15 +77,16 @@ enum TypedCommand {
 
 /// Runs the control plane.
 ///
-/// Reads a fleet directory: *.yaml, *.yml, *.json and *.ndjson files of Server objects. Files are watched;
-/// one that does not parse keeps its last good content and is reported. No Envoy is answered before the
-/// directory was read once.
+/// Reads a fleet directory: *.yaml, *.yml, *.json and *.ndjson files of Server objects, or of a cluster's objects
+/// as kubectl prints them. Files are watched; one that does not parse keeps its last good content and is reported.
+/// With --kube it watches a cluster, found by KUBECONFIG or as a pod's own: pods of OpenKruiseGame and GameServers
+/// of Agones. No Envoy is answered before everything was read once.
 #[derive(Debug, Args)]
 struct TypedServe {
-    /// A YAML file with any of: fleet, xds, admin, hostTemplate, maxFileBytes. Flags win over it.
+    /// A YAML file with any of: fleet, xds, admin, hostTemplate, maxFileBytes, kube (see the README). Flags win over it.
     #[arg(long, value_name = "FILE", env = "TIDEGATE_CONFIG")]
     config: Option<PathBuf>,
-    /// The fleet directory [default: ./fleet]
+    /// The fleet directory [default: ./fleet, or none with --kube]
     #[arg(long, value_name = "DIR", env = "TIDEGATE_FLEET")]
     fleet: Option<PathBuf>,
     /// Where Envoys connect [default: 127.0.0.1:18000]
@@ -92,6 +98,8 @@ struct TypedServe {
     /// Hosts of servers whose annotations name none, such as `<name>.games.example.com`
     #[arg(long, value_name = "HOSTS", env = "TIDEGATE_HOST_TEMPLATE")]
     host_template: Option<String>,
+    #[command(flatten)]
+    kube: TypedKube,
 }
 
 /// The configuration file.
@@ -103,6 +111,7 @@ struct File {
     admin: Option<SocketAddr>,
     host_template: Option<String>,
     max_file_bytes: Option<u64>,
+    kube: Option<KubeFile>,
 }
 
 /// Prints an Envoy bootstrap: `tidegate bootstrap > envoy.yaml && envoy -c envoy.yaml`
@@ -241,8 +250,8 @@ pub enum Command {
 /// The control plane's configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Serve {
-    /// The fleet directory.
-    pub fleet: PathBuf,
+    /// The fleet directory, if one is read.
+    pub fleet: Option<PathBuf>,
     /// Where Envoys connect.
     pub xds: SocketAddr,
     /// Where health, metrics and the API are.
@@ -251,16 +260,19 @@ pub struct Serve {
     pub host_template: Option<String>,
     /// Largest fleet file that is read.
     pub max_file_bytes: u64,
+    /// The cluster, if one is watched.
+    pub kube: Option<Kube>,
 }
 
 impl Default for Serve {
     fn default() -> Self {
         Self {
-            fleet: "fleet".into(),
+            fleet: Some("fleet".into()),
             xds: ([127, 0, 0, 1], 18000).into(),
             admin: ([127, 0, 0, 1], 18080).into(),
             host_template: None,
             max_file_bytes: MAX_FILE_BYTES,
+            kube: None,
         }
     }
 }
@@ -365,15 +377,20 @@ fn question(ask: TypedAsk, question: Question) -> Command {
 }
 
 fn serve(typed: TypedServe) -> anyhow::Result<Serve> {
-    let TypedServe { config, fleet, xds, admin, host_template } = typed;
+    let TypedServe { config, fleet, xds, admin, host_template, kube } = typed;
     let file = config.as_deref().map(file).transpose()?.unwrap_or_default();
     let default = Serve::default();
+    let host_template = host_template.or(file.host_template);
+    let kube = kube::meaning(kube, file.kube, host_template.as_deref())?;
+    // In a cluster nobody has a ./fleet; who wants both says so.
+    let implied = if kube.is_some() { None } else { default.fleet };
     Ok(Serve {
-        fleet: fleet.or(file.fleet).unwrap_or(default.fleet),
+        fleet: fleet.or(file.fleet).or(implied),
         xds: xds.or(file.xds).unwrap_or(default.xds),
         admin: admin.or(file.admin).unwrap_or(default.admin),
-        host_template: host_template.or(file.host_template),
+        host_template,
         max_file_bytes: file.max_file_bytes.unwrap_or(default.max_file_bytes),
+        kube,
     })
 }
 

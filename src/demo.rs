@@ -49,7 +49,7 @@ pub async fn run(demo: Demo, shutdown: impl Future<Output = ()>) -> anyhow::Resu
         fleet.add(number).await?;
     }
     let config = Serve {
-        fleet: fleet.dir.clone(),
+        fleet: Some(fleet.dir.clone()),
         xds: (Ipv4Addr::LOCALHOST, 0).into(),
         admin: demo.admin,
         ..Serve::default()

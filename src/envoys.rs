@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use serde::Serialize;
+use tokio::sync::watch;
 
+use crate::model::Gateways;
 use crate::session::{ChannelStatus, Node, Type};
 use crate::snapshot::{Name, Revision, Version};
 
@@ -39,13 +41,16 @@ pub struct Row {
     since: u64,
     acked: AtomicU64,
     types: Mutex<Vec<ChannelStatus>>,
+    acks: watch::Sender<()>,
 }
 
 impl Row {
     /// Says how the stream is now.
     pub fn publish(&self, acked: Revision, types: Vec<ChannelStatus>) {
-        self.acked.store(acked, Ordering::Relaxed);
         *lock(&self.types) = types;
+        if self.acked.swap(acked, Ordering::Relaxed) != acked {
+            self.acks.send_replace(());
+        }
     }
 
     fn status(&self) -> StreamStatus {
@@ -99,9 +104,16 @@ struct State {
 }
 
 /// The register of all Envoys.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Envoys {
     state: Mutex<State>,
+    acks: watch::Sender<()>,
+}
+
+impl Default for Envoys {
+    fn default() -> Self {
+        Self { state: Mutex::default(), acks: watch::Sender::new(()) }
+    }
 }
 
 impl Envoys {
@@ -111,8 +123,10 @@ impl Envoys {
 
     /// The row of a new stream.
     pub fn join(&self, stream: u64, node: Node, peer: String, since: u64) -> Arc<Row> {
-        let row = Arc::new(Row { node, peer, since, acked: AtomicU64::new(0), types: Mutex::default() });
+        let (acked, types, acks) = (AtomicU64::new(0), Mutex::default(), self.acks.clone());
+        let row = Arc::new(Row { node, peer, since, acked, types, acks });
         self.state().streams.insert(stream, row.clone());
+        self.acks.send_replace(());
         row
     }
 
@@ -120,12 +134,31 @@ impl Envoys {
         self.state().streams.values().cloned().collect()
     }
 
+    /// Wakes when an Envoy came or went, or acknowledged more.
+    pub fn acks(&self) -> watch::Receiver<()> {
+        self.acks.subscribe()
+    }
+
     /// Forgets a stream, and the sessions it reported.
     pub fn remove(&self, stream: u64) {
         let mut state = self.state();
-        state.streams.remove(&stream);
+        let was_here = state.streams.remove(&stream).is_some();
         let gone = state.loads.remove(&stream);
         state.sessions -= gone.iter().flat_map(HashMap::values).sum::<u64>();
+        drop(state);
+        if was_here {
+            self.acks.send_replace(());
+        }
+    }
+
+    /// The revision that every Envoy of these gateways has acknowledged; `None` while none is here.
+    pub fn acknowledged_by_all(&self, gateways: &Gateways) -> Option<Revision> {
+        let state = self.state();
+        let concerned = state.streams.values().filter(|stream| match gateways {
+            Gateways::Every => true,
+            Gateways::Named(named) => named.contains(&stream.node.gateway),
+        });
+        concerned.map(|stream| stream.acked.load(Ordering::Relaxed)).min()
     }
 
     /// All rows, oldest stream first.

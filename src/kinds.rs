@@ -19,8 +19,10 @@ pub use meta::{Meta, Owner};
 /// The kinds that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// `v1` `Pod`
+    /// `v1` `Pod` of OpenKruiseGame
     Pod,
+    /// `v1` `Pod` of Agones: another watch's than those of OpenKruiseGame.
+    AgonesPod,
     /// `game.kruise.io/v1alpha1` `GameServer`
     OkgGameServer,
     /// `game.kruise.io/v1alpha1` `GameServerSet`
@@ -33,8 +35,14 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Pod, Self::OkgGameServer, Self::GameServerSet, Self::AgonesGameServer, Self::AgonesFleet];
+    pub const ALL: [Self; 6] = [
+        Self::Pod,
+        Self::AgonesPod,
+        Self::OkgGameServer,
+        Self::GameServerSet,
+        Self::AgonesGameServer,
+        Self::AgonesFleet,
+    ];
 
     /// The kind that an object's `apiVersion` and `kind` name.
     pub fn of(api_version: &str, kind: &str) -> Option<Self> {
@@ -44,7 +52,7 @@ impl Kind {
     /// Its `apiVersion`.
     pub fn api_version(self) -> &'static str {
         match self {
-            Self::Pod => "v1",
+            Self::Pod | Self::AgonesPod => "v1",
             Self::OkgGameServer | Self::GameServerSet => "game.kruise.io/v1alpha1",
             Self::AgonesGameServer | Self::AgonesFleet => "agones.dev/v1",
         }
@@ -53,7 +61,7 @@ impl Kind {
     /// Its `kind`.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Pod => "Pod",
+            Self::Pod | Self::AgonesPod => "Pod",
             Self::OkgGameServer | Self::AgonesGameServer => "GameServer",
             Self::GameServerSet => "GameServerSet",
             Self::AgonesFleet => "Fleet",
@@ -63,7 +71,7 @@ impl Kind {
     /// Its name in the paths of the API.
     pub fn plural(self) -> &'static str {
         match self {
-            Self::Pod => "pods",
+            Self::Pod | Self::AgonesPod => "pods",
             Self::OkgGameServer | Self::AgonesGameServer => "gameservers",
             Self::GameServerSet => "gameserversets",
             Self::AgonesFleet => "fleets",
@@ -108,7 +116,7 @@ impl Object {
     pub fn decode<'de, D: serde::Deserializer<'de>>(kind: Kind, from: D) -> Result<Self, D::Error> {
         use serde::Deserialize;
         Ok(match kind {
-            Kind::Pod => Self::Pod(Deserialize::deserialize(from)?),
+            Kind::Pod | Kind::AgonesPod => Self::Pod(Deserialize::deserialize(from)?),
             Kind::OkgGameServer => Self::OkgGameServer(Deserialize::deserialize(from)?),
             Kind::GameServerSet => Self::GameServerSet(Deserialize::deserialize(from)?),
             Kind::AgonesGameServer => Self::AgonesGameServer(Deserialize::deserialize(from)?),
@@ -119,6 +127,7 @@ impl Object {
     /// Its kind.
     pub fn kind(&self) -> Kind {
         match self {
+            Self::Pod(pod) if pod.metadata.label("agones.dev/role").is_some() => Kind::AgonesPod,
             Self::Pod(_) => Kind::Pod,
             Self::OkgGameServer(_) => Kind::OkgGameServer,
             Self::GameServerSet(_) => Kind::GameServerSet,
@@ -156,8 +165,40 @@ impl Object {
     }
 }
 
+/// A fleet manager whose objects are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Manager {
+    /// OpenKruiseGame
+    Okg,
+    /// Agones
+    Agones,
+}
+
+impl Manager {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Okg, Self::Agones];
+
+    /// Its API group.
+    pub fn group(self) -> &'static str {
+        match self {
+            Self::Okg => "game.kruise.io",
+            Self::Agones => "agones.dev",
+        }
+    }
+
+    /// The kinds that its servers are made of. Agones' pods are asked only for what their GameServers do not
+    /// say: see [`Fleet::wants_agones_pods`].
+    pub fn kinds(self) -> &'static [Kind] {
+        match self {
+            Self::Okg => &[Kind::GameServerSet, Kind::OkgGameServer, Kind::Pod],
+            Self::Agones => &[Kind::AgonesGameServer],
+        }
+    }
+}
+
 /// How the objects of a cluster are read.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// Hosts for servers that name none, in the grammar of `tidegate.dev/host`.
     pub host_template: Option<String>,
@@ -236,6 +277,3 @@ pub enum PublishAt {
     /// From `Ready`.
     Ready,
 }
-
-#[cfg(test)]
-mod tests;

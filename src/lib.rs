@@ -7,7 +7,7 @@
 //!  11  main                                   what was typed
 //!  10  demo                                   a game to see it by
 //!   9  app                                    wiring and shutdown
-//!   8  admin  check                           health, metrics, API; files without a control plane
+//!   8  admin  check  writer                   health, metrics, API; files without a control plane; the cluster told
 //!   7  sources  ads  client                   the cluster's side, Envoy's side, a question from outside
 //!   6  owner                                  the one task that owns the engine
 //!   5  store  metrics  envoys  cli            shared handles; what was typed, as values
@@ -20,7 +20,7 @@
 //! ```
 //!
 //! ```text
-//! sources ─ mpsc<Vec<Event>> ─▶ owner: Engine::apply ▸ Store::commit ─ watch<Revision> ─▶ one task a stream: Session ─▶ Envoy
+//! sources ─ mpsc<Burst> ─▶ owner: Engine::apply ▸ Store::commit ─ watch<Revision> ─▶ one task a stream: Session ─▶ Envoy
 //!                                 ▲ questions: admin, table                                   └─ envoys: what each took
 //! ```
 
@@ -70,3 +70,5 @@ pub mod store;
 mod testkit;
 /// Servers and routes to Envoy's protos.
 pub mod translate;
+/// Game servers told that they are routed.
+pub mod writer;

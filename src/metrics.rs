@@ -48,6 +48,15 @@ pub struct ModeLabel {
     pub mode: &'static str,
 }
 
+/// What was written and what came of it, as a label.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct WriteLabel {
+    /// `object`, `network` or `event`
+    pub what: &'static str,
+    /// `ok`, `gone` or `failed`
+    pub result: &'static str,
+}
+
 /// A kind of problem, as a label.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ProblemLabel {
@@ -97,6 +106,18 @@ pub struct Metrics {
     pub changes: Counter,
     /// Resources translated.
     pub translations: Counter,
+    /// What the watches of a cluster heard, changed or not.
+    pub kube_news: Counter,
+    /// Lists and watches of a cluster that failed.
+    pub kube_errors: Counter,
+    /// What was written to a cluster's objects, by what came of it.
+    pub writes: Family<WriteLabel, Counter>,
+    /// 1 while this replica holds the Lease and writes.
+    pub writer: Gauge,
+    /// Game servers that wait for an acknowledgement, or to be written.
+    pub unwritten: Gauge,
+    /// Time from what a source heard to its commit.
+    pub event_seconds: Histogram,
     /// Time to apply and commit a batch of events.
     pub commit_seconds: Histogram,
     /// Servers by mode.
@@ -142,6 +163,12 @@ impl Metrics {
             events: Counter::default(),
             changes: Counter::default(),
             translations: Counter::default(),
+            kube_news: Counter::default(),
+            kube_errors: Counter::default(),
+            writes: Family::default(),
+            writer: Gauge::default(),
+            unwritten: Gauge::default(),
+            event_seconds: seconds(),
             commit_seconds: seconds(),
             servers: Family::default(),
             lost_claims: Gauge::default(),
@@ -166,6 +193,21 @@ impl Metrics {
         r.register("events", "Events that sources reported", metrics.events.clone());
         r.register("changes", "Events that changed a server", metrics.changes.clone());
         r.register("translations", "Resources translated", metrics.translations.clone());
+        r.register("kube_news", "What the watches of a cluster heard", metrics.kube_news.clone());
+        r.register("kube_errors", "Lists and watches of a cluster that failed", metrics.kube_errors.clone());
+        r.register("writes", "What was written to a cluster's objects", metrics.writes.clone());
+        r.register("writer", "1 while this replica writes to a cluster's objects", metrics.writer.clone());
+        r.register(
+            "unwritten",
+            "Game servers that wait for an acknowledgement, or to be written",
+            metrics.unwritten.clone(),
+        );
+        r.register_with_unit(
+            "event",
+            "From what a source heard to its commit",
+            Unit::Seconds,
+            metrics.event_seconds.clone(),
+        );
         r.register_with_unit(
             "commit",
             "From a batch of events to its commit",

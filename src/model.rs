@@ -492,7 +492,7 @@ fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S
     serializer.serialize_u64(duration.as_secs())
 }
 
-#[allow(clippy::ref_option)] // the signature that serde asks for
+#[expect(clippy::ref_option, reason = "serde passes a reference to the field")]
 fn maybe_seconds<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     duration.as_ref().map(Duration::as_secs).serialize(serializer)
 }

@@ -24,6 +24,22 @@ const QUESTIONS: usize = 64;
 /// Most lines of a kind that one commit logs.
 const MAX_TOLD: usize = 20;
 
+/// What a source tells at once.
+#[derive(Debug)]
+pub struct Burst {
+    /// When the source heard of it.
+    pub heard: Instant,
+    /// What changed.
+    pub events: Vec<Event>,
+}
+
+impl Burst {
+    /// Events that were heard of just now.
+    pub fn now(events: Vec<Event>) -> Self {
+        Self { heard: Instant::now(), events }
+    }
+}
+
 type Question = Box<dyn FnOnce(&mut Engine) + Send>;
 
 /// A way to ask the engine.
@@ -61,7 +77,7 @@ impl Owner {
     }
 
     /// Runs until every source is gone.
-    pub async fn run(mut self, mut events: mpsc::Receiver<Vec<Event>>) {
+    pub async fn run(mut self, mut events: mpsc::Receiver<Burst>) {
         let mut bursts = Vec::new();
         loop {
             tokio::select! {
@@ -69,7 +85,11 @@ impl Owner {
                     if count == 0 {
                         return;
                     }
-                    self.commit(bursts.drain(..).flatten());
+                    let heard = bursts.iter().map(|burst| burst.heard).min();
+                    self.commit(bursts.drain(..).flat_map(|burst| burst.events));
+                    if let Some(heard) = heard {
+                        self.metrics.event_seconds.observe(heard.elapsed().as_secs_f64());
+                    }
                 }
                 Some(question) = self.questions.recv() => question(&mut self.engine),
             }

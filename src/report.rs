@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use crate::claims::Standing;
 use crate::engine::Engine;
-use crate::model::{Gateway, Host, PathPrefix, Problem, RouteKey, Server};
-use crate::snapshot::{Kind, Snapshot};
+use crate::model::{Gateway, Gateways, Host, PathPrefix, Problem, RouteKey, Server, ServerId};
+use crate::snapshot::{Kind, Name, Revision, Snapshot};
 use crate::translate;
 
 /// Most servers that an explanation lists.
@@ -92,8 +92,7 @@ fn route(engine: &Engine, key: &RouteKey, view: Option<&Gateway>) -> Option<Rout
     let holders = claims.holders(&key.host, &key.path, view);
     let first = holders.first()?;
     let state = if translate::open(&holders).is_empty() { closed_word(first) } else { "open" };
-    let rooted = !claims.holders(&key.host, &PathPrefix::root(), view).is_empty();
-    let scope = translate::scope_name(&key.host, (!rooted).then(|| key.path.first_segment()));
+    let scope = scope(engine, key, view);
     let seen = claims.claimants(&key.host, &key.path).filter(|server| server.desired.gateways.include(view));
     let lost = seen
         .filter(|server| !holders.iter().any(|holder| holder.id == server.id))
@@ -107,6 +106,60 @@ fn route(engine: &Engine, key: &RouteKey, view: Option<&Gateway>) -> Option<Rout
         lost: lost.collect(),
         holders: holders.iter().map(|server| server.id.to_string()).collect(),
     })
+}
+
+/// Where a game server stands: what whoever waits for it should know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// The routes that it holds, sorted.
+    pub held: Vec<RouteKey>,
+    /// Those that it lost, and to whom.
+    pub lost: Vec<(RouteKey, ServerId)>,
+    /// What Envoys must hold to reach it: type and name.
+    pub resources: BTreeSet<(Kind, Name)>,
+    /// The last change of any of these.
+    pub revision: Revision,
+    /// It takes players on some route.
+    pub open: bool,
+}
+
+/// How these servers stand together. `None` while the engine does not hold just them: what was told of them
+/// is still on its way. Costs what they hold.
+pub fn placement(engine: &Engine, snapshot: &Snapshot, servers: &[Arc<Server>]) -> Option<Placement> {
+    let mut placement = Placement::default();
+    for server in servers {
+        if !engine.server(&server.id).is_some_and(|known| Arc::ptr_eq(known, server)) {
+            return None;
+        }
+        let views: Vec<_> = match &server.desired.gateways {
+            Gateways::Every => vec![None],
+            Gateways::Named(named) => named.iter().map(Some).collect(),
+        };
+        placement.resources.insert((Kind::Cluster, translate::cluster_name(&server.id).into()));
+        for key in &server.desired.routes {
+            match engine.claims().standing(server, key) {
+                Some(Standing::Holds) => placement.held.push(key.clone()),
+                Some(Standing::LostTo(winner)) => {
+                    placement.lost.push((key.clone(), winner));
+                    continue;
+                }
+                None => continue,
+            }
+            placement.open |= translate::is_open(server) && server.desired.weight.0 > 0;
+            let scopes = views.iter().map(|view| (Kind::Scope, scope(engine, key, *view)));
+            placement.resources.extend(scopes);
+        }
+    }
+    placement.held.sort();
+    let revisions = placement.resources.iter().filter_map(|(kind, name)| snapshot.revision_of(*kind, name));
+    placement.revision = revisions.max().unwrap_or_default();
+    Some(placement)
+}
+
+/// The scope that a route stands in, for one gateway.
+fn scope(engine: &Engine, key: &RouteKey, view: Option<&Gateway>) -> Name {
+    let rooted = !engine.claims().holders(&key.host, &PathPrefix::root(), view).is_empty();
+    translate::scope_name(&key.host, (!rooted).then(|| key.path.first_segment()))
 }
 
 /// An open mode that takes nobody has a weight of 0, or no address.

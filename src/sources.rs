@@ -5,3 +5,5 @@
 //! read it keeps as it last was: an error is not a deletion.
 
 pub mod files;
+/// A Kubernetes cluster.
+pub mod kube;

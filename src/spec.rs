@@ -266,7 +266,9 @@ impl<'a> Reader<'a> {
         let ports = self.facts.ports;
         let Some(Written { field, text }) = self.written("port") else {
             // A source that found a bad port has said so itself.
-            let about_port = |problem: &Problem| problem.field == "spec" || problem.field.contains("port");
+            let about_port = |problem: &Problem| {
+                problem.field == "spec" || problem.field.to_ascii_lowercase().contains("port")
+            };
             let said = self.facts.problems.iter().any(about_port);
             if ports.is_empty() && !said && self.facts.state == State::Ready {
                 let why =

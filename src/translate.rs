@@ -350,7 +350,7 @@ fn routes(held: &Held) -> Vec<Route> {
 }
 
 /// True when it takes players on some path.
-fn is_open(server: &Server) -> bool {
+pub fn is_open(server: &Server) -> bool {
     server.desired.endpoint.is_some()
         && match &server.desired.mode {
             Mode::Open => true,

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tidegate::model::{Event, ProblemKind};
+use tidegate::owner::Burst;
 use tidegate::sources::files::{self, Options, Report, SOURCE};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -40,7 +41,7 @@ fn documents(words: &str) -> String {
 /// A running source over `fleet` in a directory of its own.
 struct Running {
     root: TempDir,
-    events: mpsc::Receiver<Vec<Event>>,
+    events: mpsc::Receiver<Burst>,
     report: watch::Receiver<Report>,
     task: JoinHandle<anyhow::Result<()>>,
 }
@@ -87,7 +88,7 @@ impl Running {
             batch.unwrap_or_else(|_| panic!("nothing was told; {:#?}", self.report.borrow())).unwrap();
         let mut words = Vec::new();
         let mut reset = "";
-        for event in batch {
+        for event in batch.events {
             match event {
                 Event::Upsert(server) => words.push(format!("+{}", shown(&server))),
                 Event::Remove(id) => words.push(format!("-{}", id.name())),

@@ -36,7 +36,7 @@ const ROWS: [&[&str]; 12] = [
     &["store", "metrics", "envoys", "cli"],
     &["owner"],
     &["sources", "ads", "client"],
-    &["admin", "check"],
+    &["admin", "check", "writer"],
     &["app"],
     &["demo"],
     &["main"],

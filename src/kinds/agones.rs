@@ -1,17 +1,109 @@
-//! Agones: a `GameServer` with our annotations or Octops'.
+//! Agones: a `GameServer` with our annotations.
+//!
+//! Where the server is reached stands in `place`, and what its state means to players in `life`. All of it depends on the object alone, never on its
+//! past: the loop from Allocated by `RequestReady` to Ready comes to equal servers.
 
-use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 
+use serde::{Deserialize, Deserializer};
+
+use super::fleet::URL;
 use super::pod::Pod;
 use super::{Meta, Rules};
-use crate::model::{Server, Source};
+use crate::model::{Problem, ProblemKind, Server, ServerId, Source};
+use crate::spec::{self, Facts, Layer, State};
 
-/// `agones.dev/v1` `GameServer`
+mod life;
+mod place;
+
+/// `agones.dev/v1` `GameServer`. Counters, lists, players and the pod's template are not read: versions
+/// that differ there alone are equal, and the SDK may write one a second.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct GameServer {
     /// `metadata`
+    #[serde(deserialize_with = "or_default")]
     pub metadata: Meta,
+    /// `spec`
+    #[serde(deserialize_with = "or_default")]
+    pub spec: Spec,
+    /// `status`
+    #[serde(deserialize_with = "or_default")]
+    pub status: Status,
+}
+
+/// `spec` of a GameServer.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Spec {
+    /// `spec.ports`, in the order of `status.ports`.
+    #[serde(deserialize_with = "or_default")]
+    pub ports: Vec<Port>,
+}
+
+/// A port of `spec.ports`. Its protocol is not read: the default is UDP, and Octops routes HTTP to it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Port {
+    /// `name`
+    #[serde(deserialize_with = "or_default")]
+    pub name: Box<str>,
+    /// `containerPort`; 0 when it is not said.
+    #[serde(deserialize_with = "or_default")]
+    pub container_port: i64,
+    /// `portPolicy`: Dynamic (also when it is empty), Static, Passthrough or None.
+    #[serde(deserialize_with = "or_default")]
+    pub port_policy: Box<str>,
+}
+
+/// `status` of a GameServer.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// `status.state`
+    #[serde(deserialize_with = "or_default")]
+    pub state: Box<str>,
+    /// `status.ports`: where the ports are reached at the node.
+    #[serde(deserialize_with = "or_default")]
+    pub ports: Vec<StatusPort>,
+    /// `status.address`: an IP address or a DNS name of the node.
+    #[serde(deserialize_with = "or_default")]
+    pub address: Box<str>,
+    /// `status.addresses`: the node's, and since Agones 1.40 those of the pod.
+    #[serde(deserialize_with = "or_default")]
+    pub addresses: Vec<Address>,
+}
+
+impl Status {
+    /// True once the controller has told the addresses, which it does when the pod is scheduled.
+    fn is_told(&self) -> bool {
+        !(self.address.is_empty() && self.addresses.is_empty())
+    }
+}
+
+/// A port of `status.ports`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct StatusPort {
+    /// `name`
+    #[serde(deserialize_with = "or_default")]
+    pub name: Box<str>,
+    /// `port`
+    #[serde(deserialize_with = "or_default")]
+    pub port: i64,
+}
+
+/// An address of `status.addresses`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Address {
+    /// `type`: a node's address type, or `PodIP`.
+    #[serde(rename = "type", deserialize_with = "or_default")]
+    pub kind: Box<str>,
+    /// `address`
+    #[serde(deserialize_with = "or_default")]
+    pub address: Box<str>,
 }
 
 /// `agones.dev/v1` `Fleet`
@@ -22,12 +114,116 @@ pub struct Fleet {
     pub metadata: Meta,
 }
 
-/// The servers of a GameServer: one, or none when nobody asked for a route.
-pub fn servers(_server: &GameServer, _pod: Option<&Pod>, _rules: &Rules, _source: Source) -> Vec<Server> {
-    Vec::new()
+/// An empty field says as much as none: the API server writes `null` for lists that are not filled.
+fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
+    Option::deserialize(from).map(Option::unwrap_or_default)
+}
+
+/// Where the parts of a GameServer stand, for problems to name them.
+#[derive(Clone, Copy)]
+struct At {
+    annotations: &'static str,
+    ports: &'static str,
+}
+
+const GAME_SERVER: At = At { annotations: "metadata.annotations", ports: "spec.ports" };
+
+impl At {
+    fn annotation(self, key: &str) -> String {
+        format!("{}[\"{key}\"]", self.annotations)
+    }
+}
+
+/// The servers of a GameServer: one, or none when nobody asked for a route, or before it is scheduled.
+///
+/// `pod` is the pod of its name: asked for its address where Agones does not tell it (before 1.40).
+pub fn servers(server: &GameServer, pod: Option<&Pod>, rules: &Rules, source: Source) -> Vec<Server> {
+    let own = |pod: &&Pod| pod.metadata.label("agones.dev/gameserver") == Some(&*server.metadata.name);
+    let ip = pod.filter(own).and_then(Pod::ip);
+    read(server, ip, rules, source, GAME_SERVER).into_iter().collect()
+}
+
+/// True when it runs and does not say its pod's address, as before Agones 1.40, though that is wanted.
+pub fn wants_pod(server: &GameServer, rules: &Rules) -> bool {
+    server.metadata.has_own_annotation()
+        && life::of(server, rules).is_some()
+        && place::wants_pod(server, rules)
 }
 
 /// Whether Octops' ready annotation is true; `None` without Octops' annotations.
 pub fn ready(_server: &GameServer) -> Option<bool> {
     None
 }
+
+/// The label that Agones gives to a Fleet's GameServers.
+const FLEET: &str = "agones.dev/fleet";
+
+fn read(server: &GameServer, pod: Option<IpAddr>, rules: &Rules, source: Source, at: At) -> Option<Server> {
+    let meta = &server.metadata;
+    if !meta.has_own_annotation() {
+        return None;
+    }
+    let life = life::of(server, rules)?;
+    let place = place::of(server, pod, rules, at);
+    let own = own(meta);
+    let mut said = life::said_by_the_game(meta, &own, at);
+    let mut problems = place.problems;
+    problems.extend(life.problem);
+    problems.append(&mut said.problems);
+    let state = match life.state {
+        State::Ready if place.is_awaited => State::Starting,
+        state => state,
+    };
+    let layers = [said.layer(at), Layer::new(at.annotations, &own)];
+    Some(spec::read(Facts {
+        id: ServerId::new(source, &meta.namespace, &meta.name),
+        name: None,
+        age: meta.age,
+        fleet: meta.label(FLEET),
+        address: place.address,
+        ports: &place.ports,
+        state,
+        layers: &layers,
+        host_template: rules.host_template.as_deref(),
+        problems,
+    }))
+}
+
+/// Our annotations as users write them, without the one that we write.
+fn own(meta: &Meta) -> BTreeMap<String, String> {
+    let ours = meta.annotations.iter().filter(|(key, _)| key.starts_with(spec::PREFIX) && *key != URL);
+    ours.map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+/// Words of another tool in ours, and where each really stands.
+#[derive(Default)]
+struct Words {
+    values: BTreeMap<String, String>,
+    written: BTreeMap<String, String>,
+    problems: Vec<Problem>,
+}
+
+impl Words {
+    /// Says `key`, an annotation of ours without its prefix; `field` is where it really stands.
+    fn say(&mut self, key: &str, value: impl Into<String>, field: String) {
+        let key = format!("{}{key}", spec::PREFIX);
+        self.values.insert(key.clone(), value.into());
+        self.written.insert(key, field);
+    }
+
+    fn wrong(&mut self, kind: ProblemKind, field: String, why: impl Into<String>) {
+        self.problems.push(Problem::new(kind, field, why));
+    }
+
+    fn layer(&self, at: At) -> Layer<'_> {
+        Layer { field: at.annotations, values: &self.values, written: Some(&self.written) }
+    }
+}
+
+/// A value that may be long, for a problem.
+fn short(text: &str) -> &str {
+    &text[..text.floor_char_boundary(128)]
+}
+
+#[cfg(test)]
+mod tests;

@@ -83,6 +83,7 @@ pub struct Fleet {
     told: HashMap<Key, Vec<Arc<Server>>>,
     /// Game servers whose objects changed since somebody asked.
     touched: BTreeSet<Key>,
+    wants_agones_pods: bool,
 }
 
 impl Fleet {
@@ -96,6 +97,7 @@ impl Fleet {
             members: HashMap::new(),
             told: HashMap::new(),
             touched: BTreeSet::new(),
+            wants_agones_pods: false,
         }
     }
 
@@ -112,6 +114,11 @@ impl Fleet {
         counts.map(|(_, count)| count).sum()
     }
 
+    /// True once a GameServer of Agones did not say its pod's address, so that its pod has to.
+    pub fn wants_agones_pods(&self) -> bool {
+        self.wants_agones_pods
+    }
+
     /// An object, as far as it is read.
     pub fn get(&self, key: &Key) -> Option<&Object> {
         self.objects.get(key)
@@ -124,6 +131,9 @@ impl Fleet {
             Some(held) if *held == object => return Vec::new(),
             Some(_) => {}
             None => *self.counts.entry((key.kind, key.namespace.clone())).or_default() += 1,
+        }
+        if let Object::AgonesGameServer(server) = &object {
+            self.wants_agones_pods |= agones::wants_pod(server, &self.rules);
         }
         // A pod that changes its set would leave the old one: a set adopts no strangers, but a dump may say so.
         let mut roots = self.roots(&key);
@@ -192,9 +202,9 @@ impl Fleet {
     fn roots(&self, key: &Key) -> BTreeSet<Key> {
         let root = |kind, name: &str| Key { kind, namespace: key.namespace.clone(), name: name.into() };
         match key.kind {
+            Kind::Pod | Kind::OkgGameServer => [root(Kind::Pod, &key.name)].into(),
             // A pod of Agones has the name of its GameServer.
-            Kind::Pod => [root(Kind::Pod, &key.name), root(Kind::AgonesGameServer, &key.name)].into(),
-            Kind::OkgGameServer => [root(Kind::Pod, &key.name)].into(),
+            Kind::AgonesPod => [root(Kind::AgonesGameServer, &key.name)].into(),
             Kind::GameServerSet => {
                 let members = self.members.get(key).into_iter().flatten();
                 members.map(|name| root(Kind::Pod, name)).collect()
@@ -267,10 +277,10 @@ impl Fleet {
                 let Some(Object::AgonesGameServer(server)) = self.objects.get(root) else {
                     return Vec::new();
                 };
-                let pod = self.pod(&Key { kind: Kind::Pod, ..root.clone() });
+                let pod = self.pod(&Key { kind: Kind::AgonesPod, ..root.clone() });
                 agones::servers(server, pod, &self.rules, self.sources.agones)
             }
-            Kind::OkgGameServer | Kind::GameServerSet | Kind::AgonesFleet => Vec::new(),
+            Kind::AgonesPod | Kind::OkgGameServer | Kind::GameServerSet | Kind::AgonesFleet => Vec::new(),
         }
     }
 

@@ -12,10 +12,12 @@ use crate::model::Age;
 /// Keys of labels and annotations that begin so are kept.
 const PREFIXES: [&str; 3] = ["tidegate.dev/", "octops", "agones.dev/sdk-tidegate"];
 /// Keys that are kept besides.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 16] = [
     "agones.dev/dev-address",
     "agones.dev/fleet",
     "agones.dev/gameserver",
+    "agones.dev/last-allocated",
+    "agones.dev/ready-container-id",
     "agones.dev/role",
     "apps.kubernetes.io/pod-index",
     "game.kruise.io/gs-deleting",
@@ -28,7 +30,8 @@ const KEYS: [&str; 14] = [
     "game.kruise.io/reserve-ids",
     "lifecycle.apps.kruise.io/state",
 ];
-/// Longest value that is kept, in bytes: an API server allows 256 KiB for all annotations of an object.
+/// Longest value that is kept, in bytes, and more than anybody reads: what is cut here is refused there, with
+/// an error. An API server allows 256 KiB for all annotations of an object.
 const MAX_VALUE: usize = 64 << 10;
 
 /// Who an object belongs to.
@@ -145,13 +148,12 @@ fn kept<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, 
             while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
                 if is_read(&key) {
                     // People forget the quotes around `true` and `7001`; an API server would refuse them.
-                    let text = match map.next_value::<serde_json::Value>()? {
+                    let mut text = match map.next_value::<serde_json::Value>()? {
                         serde_json::Value::String(text) => text,
                         other => other.to_string(),
                     };
-                    if text.len() <= MAX_VALUE {
-                        kept.insert(key.into_owned(), text);
-                    }
+                    text.truncate(text.floor_char_boundary(MAX_VALUE));
+                    kept.insert(key.into_owned(), text);
                 } else {
                     map.next_value::<IgnoredAny>()?;
                 }

@@ -21,7 +21,8 @@ use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use crate::cli::MAX_FILE_BYTES;
-use crate::model::{Event, Problem, ProblemKind, Server, ServerId, Source};
+use crate::model::{Problem, ProblemKind, Server, ServerId, Source};
+use crate::owner::Burst;
 
 mod content;
 mod disk;
@@ -85,7 +86,7 @@ impl Report {
 /// Watches the directory until `events` is closed. The first batch is an `Event::Reset`.
 pub async fn run(
     options: Options,
-    events: mpsc::Sender<Vec<Event>>,
+    events: mpsc::Sender<Burst>,
     report: watch::Sender<Report>,
 ) -> anyhow::Result<()> {
     watcher::run(Arc::new(options), events, report).await

@@ -22,6 +22,7 @@ use super::notice::{Notice, notices};
 use super::parse::Format;
 use super::{Options, Report, SOURCE};
 use crate::model::{Event, Problem, ProblemKind};
+use crate::owner::Burst;
 
 /// A file that is written to but not closed is read when it was left alone for so long, ...
 const QUIET: Duration = Duration::from_millis(50);
@@ -79,7 +80,7 @@ struct Closed;
 
 struct Watch {
     options: Arc<Options>,
-    events: mpsc::Sender<Vec<Event>>,
+    events: mpsc::Sender<Burst>,
     report: watch::Sender<Report>,
     fleet: Fleet,
     stats: BTreeMap<String, Option<Stat>>,
@@ -105,7 +106,7 @@ struct Watch {
 /// See [`super::run`].
 pub(super) async fn run(
     options: Arc<Options>,
-    events: mpsc::Sender<Vec<Event>>,
+    events: mpsc::Sender<Burst>,
     report: watch::Sender<Report>,
 ) -> anyhow::Result<()> {
     let now = Instant::now();
@@ -403,7 +404,7 @@ impl Watch {
         if changes.is_empty() {
             return Ok(());
         }
-        self.events.send(changes).await.map_err(|_| Closed)
+        self.events.send(Burst::now(changes)).await.map_err(|_| Closed)
     }
 
     fn publish(&self) {

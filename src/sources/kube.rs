@@ -1,0 +1,119 @@
+//! A Kubernetes cluster: watches the pods and GameServers of OpenKruiseGame and the GameServers of Agones.
+//!
+//! - One watch a kind and namespace, each with its own back-off; what they hear meets in one task that owns
+//!   the objects (`kinds::Fleet`) and reports servers that really changed.
+//! - Nothing is reported before every watch of a manager has listed once. A relist is a set difference.
+//! - **An API server never takes a route away by failing.** One that is away, refuses (403), does not know a
+//!   kind any more (404), or lists nothing where there was something, changes nothing: what was known is
+//!   kept, and `/readyz` and `tidegate_removals_held` say so.
+//! - An object that can't be read leaves its last version standing, and is reported.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use tokio::sync::{mpsc, watch};
+
+use crate::kinds::{Key, Manager, Rules, Subject};
+use crate::metrics::Metrics;
+use crate::model::{Problem, Source};
+use crate::owner::Burst;
+
+mod adapter;
+mod discovery;
+mod object;
+mod watcher;
+
+/// OpenKruiseGame's pods.
+pub const OKG: Source = Source("okg");
+/// Agones' GameServers.
+pub const AGONES: Source = Source("agones");
+
+/// What a manager's servers are reported by.
+pub fn source(manager: Manager) -> Source {
+    match manager {
+        Manager::Okg => OKG,
+        Manager::Agones => AGONES,
+    }
+}
+
+/// What to watch.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The managers; one that is not installed has no servers.
+    pub managers: BTreeSet<Manager>,
+    /// The namespaces; none: all.
+    pub namespaces: BTreeSet<String>,
+    /// A label selector for pods and for Agones' GameServers; empty: all.
+    pub selector: String,
+    /// How objects are read.
+    pub rules: Rules,
+}
+
+/// How a watch is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WatchState {
+    /// It has not listed yet.
+    Listing,
+    /// It hears every change.
+    Watching,
+    /// It tries again; what it knew is kept.
+    Failing,
+    /// It listed nothing where there was something: that is kept until a list has something in it.
+    Held,
+}
+
+/// One watch, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct WatchRow {
+    /// `apiVersion` and kind.
+    pub kind: String,
+    /// Its namespace; none: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// How it is.
+    pub state: WatchState,
+    /// Objects that it knows.
+    pub objects: usize,
+    /// The API server's words, while it fails.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// How the cluster fares: what belongs to watches and not to servers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Report {
+    /// True once every manager that is installed has listed.
+    pub listed: bool,
+    /// Managers that the API server does not know.
+    pub not_installed: Vec<Manager>,
+    /// Every watch.
+    pub watches: Vec<WatchRow>,
+    /// Why servers are kept that no list shows any more.
+    pub held: Option<String>,
+    /// Objects that could not be read, by `kind namespace/name`; a thousand at most.
+    pub problems: Vec<Problem>,
+    /// Failures of lists and watches so far.
+    pub errors: u64,
+}
+
+/// Game servers whose objects changed, with what they come to: for whoever writes to them.
+pub type Touched = Vec<(Key, Option<Subject>)>;
+
+/// Where the adapter speaks to.
+#[derive(Debug)]
+pub struct Outlets {
+    /// To the engine.
+    pub events: mpsc::Sender<Burst>,
+    /// To people.
+    pub report: watch::Sender<Report>,
+    /// To whoever writes to objects, if anybody does.
+    pub touched: Option<mpsc::Sender<Touched>>,
+    /// To metrics.
+    pub metrics: Metrics,
+}
+
+/// Watches the cluster until `events` is closed.
+pub async fn run(client: ::kube::Client, options: Options, outlets: Outlets) -> anyhow::Result<()> {
+    adapter::run(client, options, outlets).await
+}

@@ -1,0 +1,350 @@
+//! Writes to game servers that they are routed, and to their authors what is wrong: the only room that changes
+//! a cluster.
+//!
+//! - **True**: an object is told so when every Envoy of its gateways has acknowledged its cluster and scopes,
+//!   and there is at least one.
+//! - **Rare**: a patch of the metadata for each life of a server, and another only when its URLs change; what
+//!   stands there already is not written again, and an allocation's own writes meet no conflict.
+//! - **Never on another**: each patch names the uid, so that a server that was made again under the same name
+//!   is not told of its predecessor.
+//! - **By one**: the holder of a Lease writes; every replica serves Envoys.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Client;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::{info, warn};
+
+use crate::cli::WriteBack;
+use crate::engine::Engine;
+use crate::envoys::Envoys;
+use crate::kinds::{Key, Subject};
+use crate::metrics::{Metrics, WriteLabel};
+use crate::model::Gateways;
+use crate::owner::Desk;
+use crate::report::{self, Placement};
+use crate::session::Type;
+use crate::snapshot::{Kind, Name, Revision};
+use crate::sources::kube::Touched;
+use crate::store::Store;
+
+mod lease;
+mod send;
+mod words;
+
+use send::{Outcome, Sender};
+use words::{Complaint, Write};
+
+/// Touched servers that may wait to be taken, in batches.
+pub const TOUCHED: usize = 64;
+/// Writes under way at once.
+const FLIGHTS: usize = 8;
+/// Servers that the engine is asked about at once: it commits nothing meanwhile.
+const QUESTION: usize = 256;
+/// The first and the longest pause after a write that failed.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+/// What came meanwhile is looked at together.
+const SWEEP: Duration = Duration::from_millis(20);
+
+/// How often all servers are looked at again: one that lost a route to an older server is not told of by its own
+/// objects.
+const AUDIT: Duration = Duration::from_mins(1);
+
+/// A game server, and what of it is done.
+struct Entry {
+    subject: Subject,
+    /// None until the engine holds what was told of it.
+    placement: Option<Placement>,
+    /// What was written, until the watch shows it.
+    written: Write,
+    /// What was complained of on this object.
+    complained: BTreeSet<Complaint>,
+    failures: u32,
+    not_before: Option<Instant>,
+}
+
+/// What the writer needs.
+pub struct Writer {
+    /// The cluster.
+    pub client: Client,
+    /// Where the Lease is when the configuration does not say.
+    pub namespace: String,
+    /// Its configuration.
+    pub config: WriteBack,
+    /// Where the snapshot is.
+    pub store: Arc<Store>,
+    /// Where the engine is asked.
+    pub desk: Desk,
+    /// Who has acknowledged what.
+    pub envoys: Arc<Envoys>,
+    /// Where it counts.
+    pub metrics: Metrics,
+}
+
+impl Writer {
+    /// Writes until `touched` is closed, or the process ends.
+    pub async fn run(
+        self,
+        mut touched: mpsc::Receiver<Touched>,
+        shutdown: watch::Receiver<bool>,
+    ) -> anyhow::Result<()> {
+        let identity = lease::identity();
+        let (lead, mut leads) = watch::channel(false);
+        let lease = lease::Lease {
+            client: self.client.clone(),
+            namespace: self.config.lease_namespace.clone().unwrap_or_else(|| self.namespace.clone()),
+            name: self.config.lease_name.clone(),
+            identity: identity.clone(),
+        };
+        let mut holder = pin!(lease.hold(lead, shutdown));
+        let (mut acks, mut revisions) = (self.envoys.acks(), self.store.revisions());
+        let mut pace = interval(Duration::from_secs(1) / self.config.writes_per_second.max(1));
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut audit = interval(AUDIT);
+        let mut work = Work {
+            sender: Arc::new(Sender::new(self.client.clone(), identity)),
+            writer: self,
+            entries: HashMap::new(),
+            open: BTreeSet::new(),
+            ready: VecDeque::new(),
+            flights: JoinSet::new(),
+            flying: BTreeSet::new(),
+        };
+        let mut sweep_at: Option<Instant> = None;
+        loop {
+            let is_leading = *leads.borrow();
+            tokio::select! {
+                batch = touched.recv() => match batch {
+                    Some(batch) => work.take(batch),
+                    None => return Ok(()),
+                },
+                Ok(()) = acks.changed() => {}
+                Ok(()) = revisions.changed() => {}
+                Ok(()) = leads.changed() => {
+                    let leads = *leads.borrow_and_update();
+                    info!(leads, "writing to the cluster's objects");
+                    work.writer.metrics.writer.set(leads.into());
+                    work.ready.clear();
+                }
+                () = at(sweep_at) => {
+                    sweep_at = None;
+                    if is_leading {
+                        work.sweep().await;
+                    }
+                    // Nothing else may wake those that failed.
+                    if is_leading && !work.open.is_empty() {
+                        sweep_at = Some(Instant::now() + RETRY.0);
+                    }
+                    continue;
+                }
+                Some(done) = work.flights.join_next() => {
+                    if let Ok((key, write, outcome)) = done {
+                        work.landed(&key, write, &outcome);
+                    }
+                }
+                _ = pace.tick(), if is_leading && !work.ready.is_empty() && work.flights.len() < FLIGHTS => {
+                    work.fly();
+                    continue;
+                }
+                _ = audit.tick() => work.audit(),
+                // It only ends with the process.
+                () = &mut holder => return Ok(()),
+            }
+            let soon = Instant::now() + SWEEP;
+            sweep_at = Some(sweep_at.map_or(soon, |at| at.min(soon)));
+        }
+    }
+}
+
+async fn at(when: Option<Instant>) {
+    match when {
+        Some(when) => tokio::time::sleep_until(when).await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Work {
+    writer: Writer,
+    sender: Arc<Sender>,
+    entries: HashMap<Key, Entry>,
+    /// Those that are not as they should be, or that nobody has looked at.
+    open: BTreeSet<Key>,
+    /// What the last sweep found to write.
+    ready: VecDeque<(Key, Write)>,
+    flights: JoinSet<(Key, Write, Outcome)>,
+    flying: BTreeSet<Key>,
+}
+
+impl Work {
+    fn take(&mut self, batch: Touched) {
+        for (key, subject) in batch {
+            let Some(subject) = subject else {
+                self.entries.remove(&key);
+                self.open.remove(&key);
+                continue;
+            };
+            let held = self.entries.remove(&key).filter(|entry| entry.subject.target == subject.target);
+            let entry = match held {
+                Some(entry) => Entry { subject, placement: None, ..entry },
+                None => Entry {
+                    subject,
+                    placement: None,
+                    written: Write::default(),
+                    complained: BTreeSet::new(),
+                    failures: 0,
+                    not_before: None,
+                },
+            };
+            self.entries.insert(key.clone(), entry);
+            self.open.insert(key);
+        }
+    }
+
+    fn audit(&mut self) {
+        for (key, entry) in &mut self.entries {
+            entry.placement = None;
+            self.open.insert(key.clone());
+        }
+    }
+
+    /// Looks at every server that is not as it should be, for what can be written now.
+    async fn sweep(&mut self) {
+        self.place().await;
+        let refusals = self.writer.envoys.refusals();
+        let now = Instant::now();
+        let (mut ready, mut settled) = (VecDeque::new(), Vec::new());
+        // The Envoys of a gateway are asked once, not once a server.
+        let mut floors: Vec<(Gateways, Option<Revision>)> = Vec::new();
+        for key in self.open.iter().filter(|key| !self.flying.contains(*key)) {
+            let Some(entry) = self.entries.get(key) else {
+                settled.push(key.clone());
+                continue;
+            };
+            let (Some(placement), Some(server)) = (&entry.placement, entry.subject.servers.first()) else {
+                continue;
+            };
+            let gateways = &server.desired.gateways;
+            let floor = if let Some((_, floor)) = floors.iter().find(|(known, _)| known == gateways) {
+                *floor
+            } else {
+                let floor = self.writer.envoys.acknowledged_by_all(gateways);
+                floors.push((gateways.clone(), floor));
+                floor
+            };
+            let refused = if refusals.is_empty() { None } else { refused(&refusals, placement) };
+            let acknowledged = refused.is_none() && floor.is_some_and(|floor| floor >= placement.revision);
+            let wanted =
+                words::wanted(&entry.subject, placement, acknowledged, &self.writer.config.public_url);
+            let complaints = words::complaints(&entry.subject.servers, placement, refused);
+            let write = wanted.beyond(&entry.written, complaints, &entry.complained);
+            if write.is_empty() {
+                if acknowledged || !placement.open {
+                    settled.push(key.clone());
+                }
+            } else if entry.not_before.is_none_or(|when| when <= now) {
+                ready.push_back((key.clone(), write));
+            }
+        }
+        for key in settled {
+            self.open.remove(&key);
+        }
+        self.ready = ready;
+        self.writer.metrics.unwritten.set(self.open.len().try_into().unwrap_or(i64::MAX));
+    }
+
+    /// Asks the engine where servers stand of which it is not known.
+    async fn place(&mut self) {
+        let unplaced = self.open.iter().filter_map(|key| {
+            let entry = self.entries.get(key).filter(|entry| entry.placement.is_none())?;
+            Some((key.clone(), entry.subject.servers.clone()))
+        });
+        let unplaced: Vec<_> = unplaced.collect();
+        for chunk in unplaced.chunks(QUESTION) {
+            let (chunk, store) = (chunk.to_vec(), self.writer.store.clone());
+            let question = move |engine: &mut Engine| {
+                store.read(|snapshot| {
+                    let placed = chunk
+                        .into_iter()
+                        .map(|(key, servers)| (key, report::placement(engine, snapshot, &servers)));
+                    placed.collect::<Vec<_>>()
+                })
+            };
+            let Some(placed) = self.writer.desk.ask(question).await else { return };
+            for (key, placement) in placed {
+                if let Some(entry) = self.entries.get_mut(&key) {
+                    entry.placement = placement;
+                }
+            }
+        }
+    }
+
+    /// Sends the next write that still fits its object.
+    fn fly(&mut self) {
+        while let Some((key, write)) = self.ready.pop_front() {
+            let fits = |entry: &Entry| entry.subject.target == write.target;
+            if self.flying.contains(&key) || !self.entries.get(&key).is_some_and(fits) {
+                continue;
+            }
+            self.flying.insert(key.clone());
+            let sender = self.sender.clone();
+            self.flights.spawn(async move {
+                let outcome = sender.send(&write).await;
+                (key, write, outcome)
+            });
+            return;
+        }
+    }
+
+    fn landed(&mut self, key: &Key, write: Write, outcome: &Outcome) {
+        self.flying.remove(key);
+        let result = match outcome {
+            Outcome::Done => "ok",
+            Outcome::Gone => "gone",
+            Outcome::Failed(_) => "failed",
+        };
+        for what in write.parts() {
+            self.writer.metrics.writes.get_or_create(&WriteLabel { what, result }).inc();
+        }
+        let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.subject.target == write.target)
+        else {
+            return;
+        };
+        match outcome {
+            // One that is gone is not written to again: what stands there by then is another's.
+            Outcome::Done | Outcome::Gone => {
+                entry.complained.extend(write.complaints.iter().cloned());
+                entry.written.take_over(write);
+                (entry.failures, entry.not_before) = (0, None);
+            }
+            Outcome::Failed(why) => {
+                let pause = RETRY.0.saturating_mul(1 << entry.failures.min(6)).min(RETRY.1);
+                warn!(kind = %key.kind, namespace = %key.namespace, name = %key.name, why, ?pause, "not written, trying again");
+                entry.failures += 1;
+                entry.not_before = Some(Instant::now() + pause);
+            }
+        }
+    }
+}
+
+/// Why an Envoy holds something of it as it was before.
+fn refused(
+    refusals: &BTreeMap<(Type, Name), BTreeMap<String, String>>,
+    placement: &Placement,
+) -> Option<String> {
+    placement.resources.iter().find_map(|(kind, name)| {
+        let kind = match kind {
+            Kind::Cluster => Type::Clusters,
+            Kind::Scope => Type::Scopes,
+        };
+        let (envoy, why) = refusals.get(&(kind, name.clone()))?.first_key_value()?;
+        Some(format!("Envoy {envoy} refuses {name}: {why}"))
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+//! One write to the API server.
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Client, Error};
+use serde_json::{Value, json};
+use tokio::time::{Duration, timeout};
+
+use super::words::{Complaint, Write};
+use crate::kinds::{Key, Target};
+
+/// What we are called in field managers and Events.
+const NAME: &str = "tidegate";
+/// A write takes no longer: a webhook may hang.
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// What came of a write.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// It is there.
+    Done,
+    /// The object is not, or another has its name.
+    Gone,
+    /// It may work later; the API server's words.
+    Failed(String),
+}
+
+/// Writes to a cluster.
+pub(super) struct Sender {
+    client: Client,
+    recorder: Recorder,
+}
+
+impl Sender {
+    pub(super) fn new(client: Client, identity: String) -> Self {
+        let reporter = Reporter { controller: NAME.into(), instance: Some(identity) };
+        Self { recorder: Recorder::new(client.clone(), reporter), client }
+    }
+
+    /// Writes all of it, or as much as goes well.
+    pub(super) async fn send(&self, write: &Write) -> Outcome {
+        match timeout(LIMIT, self.parts(write)).await {
+            Ok(Ok(())) => Outcome::Done,
+            // 404: it is gone. 409: the uid in the patch is not its own. 422: a server's way to say so.
+            Ok(Err(Error::Api(status))) if [404, 409, 422].contains(&status.code) => Outcome::Gone,
+            Ok(Err(Error::Api(status))) => Outcome::Failed(format!("{} ({})", status.message, status.code)),
+            Ok(Err(error)) => Outcome::Failed(error.to_string()),
+            Err(_) => Outcome::Failed(format!("no answer in {LIMIT:?}")),
+        }
+    }
+
+    async fn parts(&self, write: &Write) -> Result<(), Error> {
+        if let Some((pod, status)) = &write.network {
+            let annotations = json!({ "game.kruise.io/network-status": status });
+            self.patch(pod, &json!({ "metadata": { "uid": pod.uid, "annotations": annotations } })).await?;
+        }
+        let Some(target) = &write.target else { return Ok(()) };
+        if let Some(marks) = &write.marks {
+            self.patch(target, &marks.patch(&target.uid)).await?;
+        }
+        for complaint in &write.complaints {
+            self.complain(target, complaint).await?;
+        }
+        Ok(())
+    }
+
+    async fn patch(&self, target: &Target, patch: &Value) -> Result<(), Error> {
+        let Key { kind, namespace, name } = &target.key;
+        let kind = ApiResource::from_gvk_with_plural(&gvk(target), kind.plural());
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &kind);
+        let manager = PatchParams { field_manager: Some(NAME.into()), ..PatchParams::default() };
+        // What comes back is the whole object; nobody reads it.
+        api.patch_metadata(name, &manager, &Patch::Merge(patch)).await.map(|_| ())
+    }
+
+    async fn complain(&self, target: &Target, complaint: &Complaint) -> Result<(), Error> {
+        let event = Event {
+            type_: EventType::Warning,
+            reason: complaint.reason.into(),
+            note: Some(complaint.note.clone()),
+            action: "Route".into(),
+            secondary: None,
+        };
+        let object = ObjectReference {
+            api_version: Some(target.key.kind.api_version().into()),
+            kind: Some(target.key.kind.name().into()),
+            namespace: Some(target.key.namespace.to_string()),
+            name: Some(target.key.name.to_string()),
+            uid: Some(target.uid.to_string()),
+            ..ObjectReference::default()
+        };
+        self.recorder.publish(&event, &object).await
+    }
+}
+
+fn gvk(target: &Target) -> GroupVersionKind {
+    let api = target.key.kind.api_version();
+    let (group, version) = api.split_once('/').unwrap_or(("", api));
+    GroupVersionKind::gvk(group, version, target.key.kind.name())
+}

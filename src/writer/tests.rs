@@ -1,0 +1,91 @@
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::words::{Write, complaints, wanted};
+use crate::kinds::{Key, Kind, Noted, Subject, Target};
+use crate::model::{Problem, ProblemKind};
+use crate::report::Placement;
+use crate::testkit::{key, server_with};
+
+const URL: &str = "https://{host}{path}";
+
+fn subject(noted: Noted) -> Subject {
+    let key = Key { kind: Kind::AgonesGameServer, namespace: "default".into(), name: "a".into() };
+    let target = Some(Target { key, uid: "u1".into() });
+    Subject { servers: vec![server_with("a", &["a.x", "b.x/p"], |_| {})], target, noted, network: None }
+}
+
+fn held(routes: &[&str]) -> Placement {
+    Placement { held: routes.iter().map(|text| key(text)).collect(), open: true, ..Placement::default() }
+}
+
+/// The patch that should be sent, if any.
+fn patch(subject: &Subject, placement: &Placement, acknowledged: bool) -> Option<serde_json::Value> {
+    Some(wanted(subject, placement, acknowledged, URL).marks?.patch("u1"))
+}
+
+#[test]
+fn a_server_is_marked_when_it_is_acknowledged_and_not_before() {
+    let subject = subject(Noted { ready: Some(false), ..Noted::default() });
+    let placement = held(&["a.x", "b.x/p"]);
+    assert_eq!(patch(&subject, &placement, false), None);
+    let expected = serde_json::json!({ "metadata": {
+        "uid": "u1",
+        "annotations": { "tidegate.dev/url": "https://a.x/,https://b.x/p", "octops.io/ingress-ready": "true" },
+        "labels": { "tidegate.dev/routed": "true" },
+    } });
+    assert_eq!(patch(&subject, &placement, true), Some(expected));
+    let closed = Placement { open: false, ..placement };
+    assert_eq!(patch(&subject, &closed, true), None, "one that takes nobody is not offered");
+}
+
+#[test]
+fn what_stands_there_is_not_written_again() {
+    let noted = Noted { url: Some("https://a.x/".into()), routed: true, ready: None };
+    assert_eq!(patch(&subject(noted.clone()), &held(&["a.x"]), true), None);
+    let moved = patch(&subject(noted.clone()), &held(&["c.x"]), true).unwrap();
+    assert_eq!(moved["metadata"]["annotations"]["tidegate.dev/url"], "https://c.x/");
+    assert!(
+        moved["metadata"]["annotations"].get("octops.io/ingress-ready").is_none(),
+        "it is none of Octops'"
+    );
+    let unready = Noted { ready: Some(false), ..noted };
+    assert!(patch(&subject(unready), &held(&["a.x"]), true).is_some(), "Octops' word is missing");
+}
+
+#[test]
+fn one_that_lost_all_its_routes_loses_its_marks() {
+    let noted = Noted { url: Some("https://a.x/".into()), routed: true, ready: None };
+    let gone = patch(&subject(noted), &held(&[]), false).unwrap();
+    assert!(gone["metadata"]["annotations"]["tidegate.dev/url"].is_null());
+    assert!(gone["metadata"]["labels"]["tidegate.dev/routed"].is_null());
+    assert_eq!(patch(&subject(Noted::default()), &held(&[]), true), None);
+}
+
+#[test]
+fn a_wildcard_is_no_url() {
+    assert_eq!(patch(&subject(Noted::default()), &held(&["*.x", "*"]), true), None);
+}
+
+#[test]
+fn a_complaint_is_made_once() {
+    let wrong = server_with("a", &["a.x"], |server| {
+        let why = "x".repeat(2000);
+        server.problems.push(Problem::new(ProblemKind::BadValue, "f", why));
+    });
+    let mut placement = held(&[]);
+    placement.lost.push((key("a.x"), server_with("old", &[], |_| {}).id.clone()));
+    let all = complaints(&[Arc::clone(&wrong)], &placement, Some("Envoy e refuses a.x: no".into()));
+    let reasons: Vec<_> = all.iter().map(|complaint| complaint.reason).collect();
+    assert_eq!(reasons, ["Misconfigured", "RouteTaken", "RefusedByEnvoy"]);
+    assert!(all[0].note.len() <= 1024 && all[0].note.ends_with('…'));
+    assert!(all[1].note.contains("a.x is held by"), "{}", all[1].note);
+    let first = wanted(&subject(Noted::default()), &placement, false, URL).beyond(
+        &Write::default(),
+        all.clone(),
+        &BTreeSet::new(),
+    );
+    assert_eq!(first.complaints.len(), 3);
+    let said: BTreeSet<_> = first.complaints.iter().cloned().collect();
+    assert!(wanted(&subject(Noted::default()), &placement, false, URL).beyond(&first, all, &said).is_empty());
+}
