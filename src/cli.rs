@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
-use crate::bootstrap::{Endpoint, Name, Options, Routes};
+use crate::bootstrap::{Clusters, Endpoint, Name, Options, Routes};
 use crate::model::{MAX_NAME, is_name};
 
 mod kube;
@@ -137,6 +137,9 @@ struct TypedBootstrap {
     /// How routes reach the listener
     #[arg(long, value_enum, default_value_t)]
     routes: Routes,
+    /// When clusters reach Envoy
+    #[arg(long, value_enum, default_value_t)]
+    clusters: Clusters,
     /// Leave out the reports of live sessions
     #[arg(long)]
     no_load_reports: bool,
@@ -333,7 +336,16 @@ fn meaning(typed: Typed) -> anyhow::Result<Invocation> {
     let command = match command {
         TypedCommand::Serve(typed) => Command::Serve(serve(typed)?),
         TypedCommand::Bootstrap(typed) => {
-            let TypedBootstrap { xds, http, envoy_admin, gateway, node_id, routes, no_load_reports } = typed;
+            let TypedBootstrap {
+                xds,
+                http,
+                envoy_admin,
+                gateway,
+                node_id,
+                routes,
+                clusters,
+                no_load_reports,
+            } = typed;
             Command::Bootstrap(Options {
                 xds,
                 http,
@@ -341,6 +353,7 @@ fn meaning(typed: Typed) -> anyhow::Result<Invocation> {
                 gateway,
                 node_id,
                 routes,
+                clusters,
                 load_reports: !no_load_reports,
             })
         }
