@@ -176,7 +176,7 @@ async fn routes(State(admin): State<Admin>, Query(filter): Query<Filter>) -> Res
     let Some(rows) = admin.desk.ask(move |engine| report::routes(engine, &filter.q)).await else {
         return gone();
     };
-    let refusals = admin.envoys.refusals();
+    let (refusals, acknowledged_by) = (admin.envoys.refusals(), admin.envoys.acknowledged());
     let mut named: BTreeMap<(Host, crate::model::PathPrefix), BTreeSet<String>> = BTreeMap::new();
     for row in &rows {
         let gateways = named.entry((row.host.clone(), row.path.clone())).or_default();
@@ -191,7 +191,7 @@ async fn routes(State(admin): State<Admin>, Query(filter): Query<Filter>) -> Res
                 .unwrap_or_default();
             let gateway = row.gateway.as_ref().map(|gateway| &*gateway.0);
             let others = &named[&(row.host.clone(), row.path.clone())];
-            let (envoys, acknowledged) = admin.envoys.acknowledged(gateway, others, revision);
+            let (envoys, acknowledged) = acknowledged_by.of(gateway, others, revision);
             let scope = (Type::Scopes, row.scope.as_str().into());
             let clusters = row
                 .holders

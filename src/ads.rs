@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
-use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
+use bytes::Buf;
 use envoy_types::pb::envoy::service::load_stats::v3::load_reporting_service_server::{
     LoadReportingService, LoadReportingServiceServer,
 };
@@ -22,19 +22,18 @@ use envoy_types::pb::google::protobuf::Duration as ProtoDuration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
-use tonic::codec::{Codec, EncodeBuf, Encoder};
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
-use tonic_prost::ProstDecoder;
 use tower_service::Service;
 use tracing::{Instrument, debug, info, info_span, warn};
 
-use crate::envoys::{Envoys, StreamStatus, now};
+use crate::envoys::{Envoys, Row, now};
 use crate::metrics::{Metrics, TypeLabel};
 use crate::owner::Desk;
-use crate::session::{Note, Push, Refusal, Session, World};
+use crate::session::{Note, Push, Refusal, Request as Asked, Session, Step, World};
 use crate::store::Store;
 use crate::translate::CLUSTER_PREFIX;
 
@@ -126,12 +125,12 @@ impl Service<http::Request<tonic::body::Body>> for AdsService {
     }
 }
 
-impl StreamingService<DeltaDiscoveryRequest> for AdsService {
+impl StreamingService<Heard> for AdsService {
     type Response = Push;
     type ResponseStream = ReceiverStream<Result<Push, Status>>;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Self::ResponseStream>, Status>> + Send>>;
 
-    fn call(&mut self, request: Request<Streaming<DeltaDiscoveryRequest>>) -> Self::Future {
+    fn call(&mut self, request: Request<Streaming<Heard>>) -> Self::Future {
         let number = self.streams.fetch_add(1, Ordering::Relaxed);
         let peer = request.remote_addr();
         let (outbox, responses) = mpsc::channel(OUTBOX);
@@ -145,16 +144,30 @@ struct PushCodec;
 
 impl Codec for PushCodec {
     type Encode = Push;
-    type Decode = DeltaDiscoveryRequest;
+    type Decode = Heard;
     type Encoder = PushEncoder;
-    type Decoder = ProstDecoder<DeltaDiscoveryRequest>;
+    type Decoder = RequestDecoder;
 
     fn encoder(&mut self) -> PushEncoder {
         PushEncoder
     }
 
-    fn decoder(&mut self) -> Self::Decoder {
-        ProstDecoder::default()
+    fn decoder(&mut self) -> RequestDecoder {
+        RequestDecoder
+    }
+}
+
+/// A request, or why it is none: a decoder's own error would end the stream without a word.
+type Heard = Result<Asked, Refusal>;
+
+struct RequestDecoder;
+
+impl Decoder for RequestDecoder {
+    type Item = Heard;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Heard>, Status> {
+        Ok(Some(Asked::decode(buffer.copy_to_bytes(buffer.remaining()))))
     }
 }
 
@@ -178,6 +191,8 @@ struct Stream {
     since: u64,
     ads: Ads,
     session: Session,
+    /// Where it says how it is, once it is known who it is.
+    row: Option<Arc<Row>>,
     /// When responses went, until they are answered.
     sent: VecDeque<(u64, Instant)>,
 }
@@ -193,15 +208,12 @@ impl Stream {
             since: now(),
             ads,
             session: Session::new(u64::try_from(time).unwrap_or(u64::MAX)),
+            row: None,
             sent: VecDeque::new(),
         }
     }
 
-    async fn run(
-        mut self,
-        mut requests: Streaming<DeltaDiscoveryRequest>,
-        outbox: mpsc::Sender<Result<Push, Status>>,
-    ) {
+    async fn run(mut self, mut requests: Streaming<Heard>, outbox: mpsc::Sender<Result<Push, Status>>) {
         self.ads.metrics.streams.inc();
         if let Err(status) = self.converse(&mut requests, &outbox).await {
             self.ads.metrics.refused_streams.inc();
@@ -218,7 +230,7 @@ impl Stream {
 
     async fn converse(
         &mut self,
-        requests: &mut Streaming<DeltaDiscoveryRequest>,
+        requests: &mut Streaming<Heard>,
         outbox: &mpsc::Sender<Result<Push, Status>>,
     ) -> Result<(), Status> {
         let mut shutdown = self.ads.shutdown.clone();
@@ -245,8 +257,10 @@ impl Stream {
                 permit = outbox.reserve(), if eager => {
                     let Ok(permit) = permit else { return Ok(()) };
                     match self.speak().await? {
-                        Some(push) => permit.send(Ok(push)),
-                        None => eager = false,
+                        Step::Say(push) => permit.send(Ok(push)),
+                        // Once round the loop: whoever waits for the snapshot, or for this thread, is let in.
+                        Step::Again => tokio::task::yield_now().await,
+                        Step::Idle => eager = false,
                     }
                     continue;
                 }
@@ -256,7 +270,8 @@ impl Stream {
         }
     }
 
-    fn hear(&mut self, request: DeltaDiscoveryRequest) -> Result<(), Status> {
+    fn hear(&mut self, request: Heard) -> Result<(), Status> {
+        let request = request.map_err(|refusal| status(&refusal))?;
         if self.session.node().is_none()
             && let Some(node) = &request.node
             && self.ads.envoys.is_suspect(&node.id)
@@ -276,15 +291,15 @@ impl Stream {
     }
 
     /// The next response, of the newest state.
-    async fn speak(&mut self) -> Result<Option<Push>, Status> {
+    async fn speak(&mut self) -> Result<Step, Status> {
         let table = if self.session.wants_table() { self.table().await } else { None };
         let whole = self.ads.store.is_whole();
-        let push = self
+        let step = self
             .ads
             .store
-            .read(|snapshot| self.session.next(World { snapshot, table: table.as_ref(), whole }))
+            .read(|snapshot| self.session.step(World { snapshot, table: table.as_ref(), whole }))
             .map_err(|refusal| status(&refusal))?;
-        if let Some(push) = &push {
+        if let Step::Say(push) = &step {
             let (metrics, label) = (&self.ads.metrics, TypeLabel::from(push.kind));
             metrics.pushes.get_or_create(&label).inc();
             metrics.pushed_resources.get_or_create(&label).inc_by(push.resources.len() as u64);
@@ -296,7 +311,7 @@ impl Stream {
             debug!(kind = ?push.kind, nonce = push.nonce, resources = push.resources.len(), removed = push.removed.len(), "push");
         }
         self.publish();
-        Ok(push)
+        Ok(step)
     }
 
     async fn table(&self) -> Option<(u64, crate::snapshot::Resource)> {
@@ -310,6 +325,8 @@ impl Stream {
         let metrics = &self.ads.metrics;
         match note {
             Note::Connected(node) => {
+                self.row =
+                    Some(self.ads.envoys.join(self.number, node.clone(), self.peer.clone(), self.since));
                 info!(
                     envoy = node.id,
                     gateway = &*node.gateway.0,
@@ -348,15 +365,9 @@ impl Stream {
     }
 
     fn publish(&self) {
-        let Some(node) = self.session.node() else { return };
-        let status = StreamStatus {
-            node: node.clone(),
-            peer: self.peer.clone(),
-            since: self.since,
-            acked: self.session.settled(),
-            types: self.session.status(),
-        };
-        self.ads.envoys.put(self.number, status);
+        if let Some(row) = &self.row {
+            row.publish(self.session.settled(), self.session.status());
+        }
     }
 }
 
@@ -367,10 +378,10 @@ async fn turned(switch: &mut watch::Receiver<bool>) {
 
 fn status(refusal: &Refusal) -> Status {
     match refusal {
-        Refusal::NoNode | Refusal::BadGateway(_) | Refusal::LongName(_) => {
+        Refusal::NoNode | Refusal::BadGateway(_) | Refusal::LongName(_) | Refusal::Malformed => {
             Status::invalid_argument(refusal.to_string())
         }
-        Refusal::TooManyNames => Status::resource_exhausted(refusal.to_string()),
+        Refusal::TooManyNames | Refusal::TooManyClaims => Status::resource_exhausted(refusal.to_string()),
         Refusal::FellBehind => Status::aborted(refusal.to_string()),
     }
 }

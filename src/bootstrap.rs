@@ -18,6 +18,13 @@ const SCOPES: &str = include_str!("bootstrap/scopes.yaml");
 const LADDER: &str = include_str!("bootstrap/ladder.yaml");
 const TABLE: &str = include_str!("bootstrap/table.yaml");
 const HTTPS: &str = include_str!("bootstrap/https.yaml");
+const ON_DEMAND: &str = include_str!("bootstrap/on-demand.yaml");
+
+const ALL_CLUSTERS: &str = "\
+# 0s: no listener opens before Tidegate has answered. A fresh Envoy that waits is better than one that says 404 to every player.
+cds_config: { ads: {}, resource_api_version: V3, initial_fetch_timeout: 0s }";
+const NO_CLUSTERS: &str = "\
+# No cds_config: a cluster comes with the first player of its server, see the filter on_demand.";
 
 const LOAD_REPORTS: &str = "\
 # Live sessions a server, streamed to Tidegate: the one number that cannot be seen from outside.
@@ -49,6 +56,8 @@ pub struct Options {
     pub node_id: Name,
     /// How routes reach the listener.
     pub routes: Routes,
+    /// When clusters reach Envoy.
+    pub clusters: Clusters,
     /// Whether Envoy reports the live sessions of each server to Tidegate.
     pub load_reports: bool,
 }
@@ -63,6 +72,7 @@ impl Default for Options {
             gateway: Name("default".to_owned()),
             node_id: Name("envoy".to_owned()),
             routes: Routes::default(),
+            clusters: Clusters::default(),
             load_reports: true,
         }
     }
@@ -76,6 +86,16 @@ pub enum Routes {
     Scopes,
     /// One table of all hosts, built anew at each change: for small fleets
     Table,
+}
+
+/// When clusters reach Envoy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Clusters {
+    /// At once: a server's first player needs no control plane
+    #[default]
+    All,
+    /// With the first player of a server: a large, mostly idle fleet takes a fifth of the memory
+    OnDemand,
 }
 
 /// A host and a port to connect to, written `HOST:PORT`.
@@ -209,6 +229,10 @@ pub fn bootstrap(options: &Options) -> String {
         Routes::Scopes => ("# Envoy under Tidegate: a static listener, routes by scope.", SCOPES, LADDER),
         Routes::Table => ("# Envoy under Tidegate: a static listener, routes in one table.", TABLE, ""),
     };
+    let (clusters, on_demand) = match options.clusters {
+        Clusters::All => (ALL_CLUSTERS, ""),
+        Clusters::OnDemand => (NO_CLUSTERS, ON_DEMAND),
+    };
     let (discovery, xds) = match &options.xds.host {
         Host::Ip(address) => ("type: STATIC", socket_address(&address.to_string(), options.xds.port, false)),
         Host::Dns(name) => (STRICT_DNS, socket_address(name, options.xds.port, false)),
@@ -234,6 +258,8 @@ pub fn bootstrap(options: &Options) -> String {
             ("keepalive", keepalive),
             ("players", players),
             ("https", https.as_deref().unwrap_or_default()),
+            ("clusters", clusters),
+            ("on_demand", on_demand),
         ],
     )
 }
@@ -308,9 +334,13 @@ mod tests {
     /// `TIDEGATE_BLESS=1 cargo test goldens` rewrites the files, to be read as a diff.
     #[test]
     fn goldens_in_the_repository_are_what_is_printed() {
-        for (file, routes) in [("bootstrap.yaml", Routes::Scopes), ("bootstrap-table.yaml", Routes::Table)] {
+        for (file, routes, clusters) in [
+            ("bootstrap.yaml", Routes::Scopes, Clusters::All),
+            ("bootstrap-table.yaml", Routes::Table, Clusters::All),
+            ("bootstrap-on-demand.yaml", Routes::Scopes, Clusters::OnDemand),
+        ] {
             let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("envoy").join(file);
-            let printed = bootstrap(&Options { routes, ..Options::default() });
+            let printed = bootstrap(&Options { routes, clusters, ..Options::default() });
             if std::env::var_os("TIDEGATE_BLESS").is_some() {
                 std::fs::write(&path, &printed).unwrap();
             }

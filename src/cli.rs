@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
 use crate::bootstrap::tls::{FilePath, Https};
-use crate::bootstrap::{Endpoint, Name, Options, Routes};
+use crate::bootstrap::{Clusters, Endpoint, Name, Options, Routes};
 use crate::kinds::Rules;
 use crate::model::{MAX_NAME, is_name};
 
@@ -149,6 +149,9 @@ struct TypedBootstrap {
     /// How routes reach the listener
     #[arg(long, value_enum, default_value_t)]
     routes: Routes,
+    /// When clusters reach Envoy
+    #[arg(long, value_enum, default_value_t)]
+    clusters: Clusters,
     /// Leave out the reports of live sessions
     #[arg(long)]
     no_load_reports: bool,
@@ -448,6 +451,7 @@ fn bootstrap(typed: TypedBootstrap) -> anyhow::Result<Command> {
         gateway,
         node_id,
         routes,
+        clusters,
         no_load_reports,
         output,
         install,
@@ -461,7 +465,7 @@ fn bootstrap(typed: TypedBootstrap) -> anyhow::Result<Command> {
         _ => None,
     };
     let load_reports = !no_load_reports;
-    let options = Options { xds, http, https, envoy_admin, gateway, node_id, routes, load_reports };
+    let options = Options { xds, http, https, envoy_admin, gateway, node_id, routes, clusters, load_reports };
     Ok(Command::Bootstrap { options, output, install })
 }
 

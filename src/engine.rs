@@ -4,8 +4,11 @@
 //! The order inside a commit is the order of the wire: clusters that come, scopes that come, scopes
 //! that go, clusters that go. `session` keeps it so that no Envoy holds a route to a cluster it lacks.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::BuildHasher;
 use std::sync::Arc;
+
+use hashbrown::{DefaultHashBuilder, HashSet, HashTable};
 
 use crate::claims::{Claims, Standing};
 use crate::model::{
@@ -106,10 +109,9 @@ impl Layout {
 /// The fleet as all sources report it, and who holds what of it.
 #[derive(Debug)]
 pub struct Engine {
-    servers: HashMap<ServerId, Arc<Server>>,
+    servers: HashTable<Arc<Server>>,
+    hasher: DefaultHashBuilder,
     claims: Claims,
-    /// Of hosts with a rooted scope on some gateway; the others are split.
-    layouts: HashMap<Host, Layout>,
     awaited: BTreeSet<Source>,
     doubtful: BTreeSet<Source>,
     tables: BTreeMap<Gateway, Resource>,
@@ -120,9 +122,9 @@ impl Engine {
     /// An empty fleet that waits for each of these sources to list.
     pub fn new(sources: impl IntoIterator<Item = Source>) -> Self {
         Self {
-            servers: HashMap::new(),
+            servers: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
             claims: Claims::default(),
-            layouts: HashMap::new(),
             awaited: sources.into_iter().collect(),
             doubtful: BTreeSet::new(),
             tables: BTreeMap::new(),
@@ -148,12 +150,28 @@ impl Engine {
 
     /// All servers, in no order.
     pub fn servers(&self) -> impl Iterator<Item = &Arc<Server>> {
-        self.servers.values()
+        self.servers.iter()
     }
 
     /// One server.
     pub fn server(&self, id: &ServerId) -> Option<&Arc<Server>> {
-        self.servers.get(id)
+        self.servers.find(self.hasher.hash_one(id), |server| server.id == *id)
+    }
+
+    /// Puts a server in the place of the one of its name, which comes back.
+    fn insert(&mut self, server: Arc<Server>) -> Option<Arc<Server>> {
+        let hash = self.hasher.hash_one(&server.id);
+        if let Some(held) = self.servers.find_mut(hash, |held| held.id == server.id) {
+            return Some(std::mem::replace(held, server));
+        }
+        let hasher = &self.hasher;
+        self.servers.insert_unique(hash, server, |held| hasher.hash_one(&held.id));
+        None
+    }
+
+    fn take(&mut self, id: &ServerId) -> Option<Arc<Server>> {
+        let found = self.servers.find_entry(self.hasher.hash_one(id), |held| held.id == *id);
+        Some(found.ok()?.remove().0)
     }
 
     /// The fleet in numbers.
@@ -173,27 +191,17 @@ impl Engine {
             match event {
                 Event::Upsert(server) => self.put(server, &mut batch),
                 Event::Remove(id) => self.remove(&id, &mut batch),
-                Event::Reset { source, servers } => {
-                    let listed: BTreeSet<_> = servers.iter().map(|server| server.id.clone()).collect();
-                    let gone: Vec<_> = self
-                        .servers
-                        .keys()
-                        .filter(|id| id.source() == source && !listed.contains(id))
-                        .cloned()
-                        .collect();
-                    for id in gone {
-                        self.remove(&id, &mut batch);
-                    }
-                    for server in servers {
-                        self.put(server, &mut batch);
-                    }
-                    self.awaited.remove(&source);
-                }
+                Event::Reset { source, servers } => self.reset(source, servers, &mut batch),
                 Event::Doubt { source, doubts: true } => _ = self.doubtful.insert(source),
                 Event::Doubt { source, doubts: false } => _ = self.doubtful.remove(&source),
             }
         }
-        let Batch { mut commit, changed, touched } = batch;
+        let Batch { mut commit, mut changed, mut touched } = batch;
+        changed.sort_unstable();
+        changed.dedup();
+        // Stable: of several touches of a key the first tells how it was before the batch.
+        touched.sort_by(|one, other| one.key.cmp(&other.key));
+        touched.dedup_by(|later, first| later.key == first.key);
         if !touched.is_empty() {
             self.tables.clear();
         }
@@ -204,24 +212,33 @@ impl Engine {
 
         let (arrived, departed) = self.cluster_changes(&changed);
         let (opened, closed) = self.scope_changes(&touched);
-        for change in [arrived, opened, closed, departed].into_iter().flatten() {
-            let made = change
-                .variants
-                .every
-                .iter()
-                .chain(change.variants.named.iter().filter_map(|(_, r)| r.as_ref()));
-            for resource in made {
-                commit.work.translations += 1;
-                commit.work.bytes += resource.body.len();
-            }
-            commit.changes.push(change);
+        commit.changes = arrived;
+        commit.changes.extend([opened, closed, departed].into_iter().flatten());
+        for resource in commit.changes.iter().flat_map(|change| change.variants.contents()) {
+            commit.work.translations += 1;
+            commit.work.bytes += resource.content().len();
         }
         commit
     }
 
+    fn reset(&mut self, source: Source, servers: Vec<Arc<Server>>, batch: &mut Batch) {
+        let listed: HashSet<&ServerId> = servers.iter().map(|server| &server.id).collect();
+        let held = self.servers.iter().map(|server| &server.id);
+        let gone: Vec<_> = held.filter(|id| id.source() == source && !listed.contains(id)).cloned().collect();
+        for id in gone {
+            self.remove(&id, batch);
+        }
+        drop(listed);
+        for server in servers {
+            self.put(server, batch);
+        }
+        self.awaited.remove(&source);
+    }
+
     fn put(&mut self, server: Arc<Server>, batch: &mut Batch) {
         batch.commit.work.events += 1;
-        let held = self.servers.get(&server.id);
+        let held = self.server(&server.id).cloned();
+        let held = held.as_ref();
         if held == Some(&server) {
             return;
         }
@@ -237,39 +254,50 @@ impl Engine {
             (None, None) => true,
             _ => false,
         };
-        let keys = self.claims.replace(before.as_ref(), after);
         // A new problem is worth keeping, but no Envoy need hear of it.
         if !same_wire {
-            batch.touch(keys);
-            batch.changed.insert(server.id.clone());
+            self.touch(before.as_ref(), after, batch);
+            batch.changed.push(server.id.clone());
         }
+        self.claims.replace(before.as_ref(), after);
         self.counts.add(&server);
-        if let Some(old) = self.servers.insert(server.id.clone(), server) {
+        if let Some(old) = self.insert(server) {
             self.counts.take(&old);
         }
     }
 
+    /// Notes how the keys of a server are before it changes.
+    fn touch(&self, old: Option<&Arc<Server>>, new: Option<&Arc<Server>>, batch: &mut Batch) {
+        let keys = old.into_iter().chain(new).flat_map(|server| &server.desired.routes);
+        batch.touched.extend(keys.map(|key| Touch {
+            key: key.clone(),
+            oldest: self.claims.oldest(key).map(|server| server.id.clone()),
+            layout: if key.path.is_root() { self.layout(&key.host) } else { Layout::default() },
+        }));
+    }
+
     fn remove(&mut self, id: &ServerId, batch: &mut Batch) {
         batch.commit.work.events += 1;
-        let Some(held) = self.servers.remove(id) else { return };
+        let Some(held) = self.take(id) else { return };
         self.counts.take(&held);
         batch.commit.work.servers += 1;
         if held.desired.mode != Mode::Stopped {
-            batch.touch(self.claims.replace(Some(&held), None));
+            self.touch(Some(&held), None, batch);
+            self.claims.replace(Some(&held), None);
         }
-        batch.changed.insert(id.clone());
+        batch.changed.push(id.clone());
     }
 
-    fn moves(&self, touched: &Touched) -> Vec<Move> {
-        let moved = touched.iter().filter_map(|(key, from)| {
-            let (from, to) = (from.clone()?, self.claims.oldest(key)?.id.clone());
-            (from != to).then(|| Move { key: key.clone(), from, to })
+    fn moves(&self, touched: &[Touch]) -> Vec<Move> {
+        let moved = touched.iter().filter_map(|Touch { key, oldest, .. }| {
+            let (from, to) = (oldest.as_ref()?, &self.claims.oldest(key)?.id);
+            (from != to).then(|| Move { key: key.clone(), from: from.clone(), to: to.clone() })
         });
         moved.collect()
     }
 
-    fn losses(&self, changed: &BTreeSet<ServerId>) -> Vec<(ServerId, RouteKey, ServerId)> {
-        let servers = changed.iter().filter_map(|id| self.servers.get(id));
+    fn losses(&self, changed: &[ServerId]) -> Vec<(ServerId, RouteKey, ServerId)> {
+        let servers = changed.iter().filter_map(|id| self.server(id));
         let claims = servers.flat_map(|server| server.desired.routes.iter().map(move |key| (server, key)));
         let lost = claims.filter_map(|(server, key)| match self.claims.standing(server, key)? {
             Standing::LostTo(winner) => Some((server.id.clone(), key.clone(), winner)),
@@ -279,12 +307,11 @@ impl Engine {
     }
 
     /// The clusters of changed servers: those that live, and those that go.
-    fn cluster_changes(&self, changed: &BTreeSet<ServerId>) -> (Vec<Change>, Vec<Change>) {
+    fn cluster_changes(&self, changed: &[ServerId]) -> (Vec<Change>, Vec<Change>) {
         let (mut arrived, mut departed) = (Vec::new(), Vec::new());
         for id in changed {
             let resource = self
-                .servers
-                .get(id)
+                .server(id)
                 .filter(|server| server.desired.mode != Mode::Stopped && !server.desired.routes.is_empty())
                 .and_then(|server| Some((server, translate::cluster(server)?)));
             let variants = match resource {
@@ -301,38 +328,40 @@ impl Engine {
                 }
             };
             let name = translate::cluster_name(id).into();
-            let list = if variants == Variants::default() { &mut departed } else { &mut arrived };
+            let list = if variants.is_gone() { &mut departed } else { &mut arrived };
             list.push(Change { kind: Kind::Cluster, name, variants });
         }
         (arrived, departed)
     }
 
     /// The scopes of touched keys: those that live, and those that go.
-    fn scope_changes(&mut self, touched: &Touched) -> (Vec<Change>, Vec<Change>) {
+    fn scope_changes(&self, touched: &[Touch]) -> (Vec<Change>, Vec<Change>) {
         let (mut opened, mut closed) = (Vec::new(), Vec::new());
-        let mut keys = touched.keys().peekable();
-        while let Some(first) = keys.next() {
-            let host = &first.host;
-            let mut paths = vec![&first.path];
-            while let Some(next) = keys.next_if(|next| next.host == *host) {
-                paths.push(&next.path);
-            }
-            for (name, segment) in self.scopes_of(host, &paths) {
-                let variants = self.scope_variants(host, &name, segment.as_deref());
-                let list = if variants == Variants::default() { &mut closed } else { &mut opened };
+        for touched in touched.chunk_by(|one, other| one.key.host == other.key.host) {
+            let host = &touched[0].key.host;
+            let layout = self.layout(host);
+            for (name, segment) in self.scopes_of(host, touched, &layout) {
+                let variants = self.scope_variants(host, &name, segment, &layout);
+                let list = if variants.is_gone() { &mut closed } else { &mut opened };
                 list.push(Change { kind: Kind::Scope, name, variants });
             }
         }
         (opened, closed)
     }
 
-    /// The scopes that changes at these paths may alter: with the layout as it was, one or two a path;
-    /// when it flips, all of the host's.
-    fn scopes_of(&mut self, host: &Host, paths: &[&PathPrefix]) -> Vec<(Name, Option<String>)> {
-        let layout = self.layout(host);
-        let before = self.layouts.get(host).cloned().unwrap_or_default();
-        let mut segments: BTreeSet<&str> = BTreeSet::new();
-        segments.extend(paths.iter().map(|path| path.first_segment()));
+    /// The scopes that touches of a host may alter: with the layout as it was, one or two a path; when it
+    /// flips, all of the host's.
+    fn scopes_of<'a>(
+        &'a self,
+        host: &Host,
+        touched: &'a [Touch],
+        layout: &Layout,
+    ) -> Vec<(Name, Option<&'a str>)> {
+        // Only a touch of the root can alter the layout, and the root is the first of a host's paths.
+        let before = touched.first().filter(|touch| touch.key.path.is_root());
+        let before = before.map_or(layout, |touch| &touch.layout);
+        let mut segments: BTreeSet<&str> =
+            touched.iter().map(|touch| touch.key.path.first_segment()).collect();
         if before != layout {
             segments.extend(self.claims.paths(host).map(PathPrefix::first_segment));
         }
@@ -342,30 +371,21 @@ impl Engine {
             scopes.push((translate::scope_name(host, None), None));
         }
         if before.is_ever_split() || layout.is_ever_split() {
-            scopes.extend(
-                segments
-                    .into_iter()
-                    .map(|segment| (translate::scope_name(host, Some(segment)), Some(segment.to_owned()))),
-            );
-        }
-        if layout == Layout::default() {
-            self.layouts.remove(host);
-        } else {
-            self.layouts.insert(host.clone(), layout);
+            let split = segments.into_iter().map(Some);
+            scopes.extend(split.map(|segment| (translate::scope_name(host, segment), segment)));
         }
         scopes
     }
 
     fn layout(&self, host: &Host) -> Layout {
         let root = PathPrefix::root();
-        let is_held = |view: Option<&Gateway>| !self.claims.holders(host, &root, view).is_empty();
-        let rooted = is_held(None);
-        let except = self.claims.named_at(host, &root).filter(|gateway| is_held(Some(gateway)) != rooted);
+        let rooted = self.claims.is_held(host, &root, None);
+        let named = self.claims.named_at(host, &root);
+        let except = named.filter(|gateway| self.claims.is_held(host, &root, Some(gateway)) != rooted);
         Layout { rooted, except: except.cloned().collect() }
     }
 
-    fn scope_variants(&self, host: &Host, name: &Name, segment: Option<&str>) -> Variants {
-        let layout = self.layouts.get(host).cloned().unwrap_or_default();
+    fn scope_variants(&self, host: &Host, name: &Name, segment: Option<&str>, layout: &Layout) -> Variants {
         let paths: Vec<&PathPrefix> = match segment {
             None => self.claims.paths(host).collect(),
             Some(segment) => self.claims.paths_of_segment(host, segment).collect(),
@@ -421,24 +441,22 @@ impl Engine {
     }
 }
 
-/// The keys of a batch that were touched, with the oldest claimant that each had before the batch.
-type Touched = BTreeMap<RouteKey, Option<ServerId>>;
+/// A key whose claims change, as it was before.
+struct Touch {
+    key: RouteKey,
+    /// Its oldest claimant.
+    oldest: Option<ServerId>,
+    /// Of its host, if this is the host's root.
+    layout: Layout,
+}
 
 /// What a batch of events has done so far.
 #[derive(Default)]
 struct Batch {
     commit: Commit,
-    /// Servers whose wire may differ.
-    changed: BTreeSet<ServerId>,
-    touched: Touched,
-}
-
-impl Batch {
-    fn touch(&mut self, keys: Touched) {
-        for (key, before) in keys {
-            self.touched.entry(key).or_insert(before);
-        }
-    }
+    /// Servers whose wire may differ, and keys whose claims do; some may stand here several times.
+    changed: Vec<ServerId>,
+    touched: Vec<Touch>,
 }
 
 #[cfg(test)]

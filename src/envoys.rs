@@ -3,7 +3,8 @@
 //! Each stream writes its own row; people and metrics read them. Nothing here decides what is sent.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use serde::Serialize;
@@ -32,12 +33,69 @@ pub struct StreamStatus {
     pub types: Vec<ChannelStatus>,
 }
 
+/// The row of a stream, written by it at each message: it costs no lock that others wait for.
+#[derive(Debug)]
+pub struct Row {
+    node: Node,
+    peer: String,
+    since: u64,
+    acked: AtomicU64,
+    types: Mutex<Vec<ChannelStatus>>,
+    acks: watch::Sender<()>,
+}
+
+impl Row {
+    /// Says how the stream is now.
+    pub fn publish(&self, acked: Revision, types: Vec<ChannelStatus>) {
+        *lock(&self.types) = types;
+        if self.acked.swap(acked, Ordering::Relaxed) != acked {
+            self.acks.send_replace(());
+        }
+    }
+
+    fn status(&self) -> StreamStatus {
+        StreamStatus {
+            node: self.node.clone(),
+            peer: self.peer.clone(),
+            since: self.since,
+            acked: self.acked.load(Ordering::Relaxed),
+            types: lock(&self.types).clone(),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the Envoys of each gateway have acknowledged, to be asked about many routes.
+#[derive(Debug, Default)]
+pub struct Acknowledged {
+    /// Revisions in order.
+    by_gateway: BTreeMap<Arc<str>, Vec<Revision>>,
+}
+
+impl Acknowledged {
+    /// Of the Envoys of a gateway, or of all but `others`: how many there are, and how many have
+    /// acknowledged everything up to `revision`.
+    pub fn of(&self, gateway: Option<&str>, others: &BTreeSet<String>, revision: Revision) -> (usize, usize) {
+        let concerned = self.by_gateway.iter().filter(|(name, _)| match gateway {
+            Some(gateway) => ***name == *gateway,
+            None => !others.contains(&***name),
+        });
+        concerned.fold((0, 0), |(all, acked), (_, revisions)| {
+            let behind = revisions.partition_point(|acked| *acked < revision);
+            (all + revisions.len(), acked + revisions.len() - behind)
+        })
+    }
+}
+
 /// Sessions by cluster, as one Envoy's last report has them.
 type Load = HashMap<Name, u64>;
 
 #[derive(Debug, Default)]
 struct State {
-    streams: BTreeMap<u64, StreamStatus>,
+    streams: BTreeMap<u64, Arc<Row>>,
     loads: HashMap<u64, Load>,
     /// The sum of all loads, kept as they change: a report costs its own size, not that of all others.
     sessions: u64,
@@ -60,16 +118,20 @@ impl Default for Envoys {
 
 impl Envoys {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
-    /// Replaces the row of a stream.
-    pub fn put(&self, stream: u64, status: StreamStatus) {
-        let acked = status.acked;
-        let before = self.state().streams.insert(stream, status);
-        if before.is_none_or(|before| before.acked != acked) {
-            self.acks.send_replace(());
-        }
+    /// The row of a new stream.
+    pub fn join(&self, stream: u64, node: Node, peer: String, since: u64) -> Arc<Row> {
+        let (acked, types, acks) = (AtomicU64::new(0), Mutex::default(), self.acks.clone());
+        let row = Arc::new(Row { node, peer, since, acked, types, acks });
+        self.state().streams.insert(stream, row.clone());
+        self.acks.send_replace(());
+        row
+    }
+
+    fn rows(&self) -> Vec<Arc<Row>> {
+        self.state().streams.values().cloned().collect()
     }
 
     /// Wakes when an Envoy came or went, or acknowledged more.
@@ -96,12 +158,12 @@ impl Envoys {
             Gateways::Every => true,
             Gateways::Named(named) => named.contains(&stream.node.gateway),
         });
-        concerned.map(|stream| stream.acked).min()
+        concerned.map(|stream| stream.acked.load(Ordering::Relaxed)).min()
     }
 
     /// All rows, oldest stream first.
     pub fn list(&self) -> Vec<StreamStatus> {
-        self.state().streams.values().cloned().collect()
+        self.rows().iter().map(|row| row.status()).collect()
     }
 
     /// Remembers that this Envoy refused a response, for its next streams.
@@ -130,9 +192,9 @@ impl Envoys {
     /// What Envoys refuse now, by type and name: which Envoy, and its words.
     pub fn refusals(&self) -> BTreeMap<(Type, Name), BTreeMap<String, String>> {
         let mut refusals: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
-        for stream in self.state().streams.values() {
-            for row in &stream.types {
-                for (name, refused) in &row.refused {
+        for stream in self.rows() {
+            for row in lock(&stream.types).iter() {
+                for (name, refused) in &*row.refused {
                     let by_envoy = refusals.entry((row.kind, name.clone())).or_default();
                     by_envoy.insert(stream.node.id.clone(), refused.reason.clone());
                 }
@@ -141,21 +203,17 @@ impl Envoys {
         refusals
     }
 
-    /// Of the Envoys of a gateway, or of all but `others`: how many there are, and how many have
-    /// acknowledged everything up to `revision`.
-    pub fn acknowledged(
-        &self,
-        gateway: Option<&str>,
-        others: &BTreeSet<String>,
-        revision: Revision,
-    ) -> (usize, usize) {
-        let state = self.state();
-        let concerned = state.streams.values().filter(|stream| match gateway {
-            Some(gateway) => &*stream.node.gateway.0 == gateway,
-            None => !others.contains(&*stream.node.gateway.0),
-        });
-        concerned
-            .fold((0, 0), |(all, acked), stream| (all + 1, acked + usize::from(stream.acked >= revision)))
+    /// What the Envoys of each gateway have acknowledged.
+    pub fn acknowledged(&self) -> Acknowledged {
+        let mut acknowledged = Acknowledged::default();
+        for row in self.rows() {
+            let revisions = acknowledged.by_gateway.entry(row.node.gateway.0.clone()).or_default();
+            revisions.push(row.acked.load(Ordering::Relaxed));
+        }
+        for revisions in acknowledged.by_gateway.values_mut() {
+            revisions.sort_unstable();
+        }
+        acknowledged
     }
 
     /// Takes an Envoy's report of its live sessions in place of its last one.
@@ -200,6 +258,27 @@ mod tests {
         envoys.remove(2);
         envoys.remove(2);
         assert_eq!((envoys.sessions("a"), envoys.all_sessions()), (1, 1));
+    }
+
+    #[test]
+    fn acknowledgements_are_counted_by_gateway() {
+        let envoys = Envoys::default();
+        for (stream, gateway, acked) in [(1, "eu", 5), (2, "eu", 7), (3, "us", 6)] {
+            let node = Node {
+                id: stream.to_string(),
+                gateway: crate::model::Gateway(gateway.into()),
+                version: String::new(),
+            };
+            envoys.join(stream, node, String::new(), 0).publish(acked, Vec::new());
+        }
+        let acknowledged = envoys.acknowledged();
+        let none = BTreeSet::new();
+        assert_eq!(acknowledged.of(None, &none, 6), (3, 2));
+        assert_eq!(acknowledged.of(None, &["us".to_owned()].into(), 5), (2, 2));
+        assert_eq!(acknowledged.of(Some("eu"), &none, 6), (2, 1));
+        assert_eq!(acknowledged.of(Some("none"), &none, 0), (0, 0));
+        envoys.remove(2);
+        assert_eq!(envoys.acknowledged().of(Some("eu"), &none, 6), (1, 0));
     }
 
     #[test]

@@ -130,6 +130,11 @@ impl Host {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The same text, to be kept without a copy.
+    pub fn shared(&self) -> Arc<str> {
+        self.0.clone()
+    }
 }
 
 /// RFC 1123, section 2.1: letters, digits and hyphens, no hyphen at either end. An underscore is
@@ -172,13 +177,13 @@ pub enum BadPath {
 
 /// A path prefix without a trailing slash (the root is `/`). Ordered by segment, so that all
 /// prefixes with one first segment stand together.
-#[derive(Clone, PartialEq, Eq, Hash, Serialize)]
-pub struct PathPrefix(Arc<str>);
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct PathPrefix(Option<Arc<str>>); // none: the root, which nearly all servers have
 
 impl PathPrefix {
     /// `/`, which is a prefix of every path.
-    pub fn root() -> Self {
-        Self("/".into())
+    pub const fn root() -> Self {
+        Self(None)
     }
 
     /// Reads a prefix as a user writes it. A trailing slash is forgiven.
@@ -197,17 +202,21 @@ impl PathPrefix {
         if inner.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
             return Err(BadPath::Segment);
         }
-        Ok(Self(format!("/{inner}").into()))
+        Ok(Self::below_root(inner))
+    }
+
+    fn below_root(inner: &str) -> Self {
+        Self((!inner.is_empty()).then(|| format!("/{inner}").into()))
     }
 
     /// The prefix as text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        self.0.as_deref().unwrap_or("/")
     }
 
     /// True of `/`.
     pub fn is_root(&self) -> bool {
-        &*self.0 == "/"
+        self.0.is_none()
     }
 
     /// The first segment; empty for the root.
@@ -217,7 +226,7 @@ impl PathPrefix {
 
     /// `/segment` alone: the least prefix that has it as its first.
     pub fn of_segment(segment: &str) -> Self {
-        Self(format!("/{segment}").into())
+        Self::below_root(segment)
     }
 
     /// This prefix with `below` hung under it.
@@ -226,18 +235,21 @@ impl PathPrefix {
         match (self.is_root(), below.is_root()) {
             (true, _) => below.clone(),
             (_, true) => self.clone(),
-            _ => Self(format!("{}{}", self.0, below.0).into()),
+            _ => Self(Some(format!("{self}{below}").into())),
         }
     }
 
     /// True when every path under `other` is under this one too.
     pub fn covers(&self, other: &Self) -> bool {
         self.is_root()
-            || other.0.strip_prefix(&*self.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            || other
+                .as_str()
+                .strip_prefix(self.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
     fn segments(&self) -> impl Iterator<Item = &str> {
-        self.0[1..].split('/').filter(|segment| !segment.is_empty())
+        self.as_str()[1..].split('/').filter(|segment| !segment.is_empty())
     }
 }
 
@@ -255,13 +267,19 @@ impl PartialOrd for PathPrefix {
 
 impl fmt::Debug for PathPrefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
 impl fmt::Display for PathPrefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for PathPrefix {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 

@@ -8,8 +8,9 @@
 //! named it are acknowledged as changed. Section names in comments are those of Envoy's xDS protocol page.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
-use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
+use envoy_types::pb::envoy::config::core::v3::Node as ProtoNode;
 use serde::Serialize;
 
 use crate::model::{Gateway, MAX_NAME, is_name};
@@ -17,11 +18,15 @@ use crate::snapshot::{Kind, Name, Resource, Revision, Snapshot, Version};
 use crate::translate;
 
 mod channel;
+mod gather;
 mod push;
+mod request;
 
-use channel::{Channel, Flight, Gather, Items};
+use channel::{Channel, Flight};
 pub use channel::{ChannelStatus, Counts};
-pub use push::Push;
+use gather::{Gather, Items};
+pub use push::{Push, Sent};
+pub use request::{Held, Request};
 
 /// Most bytes of resources in one response: a NACK costs no more than that, nor does Envoy's main
 /// thread stand still for longer.
@@ -33,6 +38,8 @@ pub const FIRST_SCOPES: usize = 64 << 20;
 pub const FLIGHTS: usize = 8;
 /// Most names that one stream may subscribe by name.
 pub const MAX_NAMES: usize = 200_000;
+/// Most names that an Envoy may say it holds, of one type.
+pub const MAX_CLAIMS: usize = 1_000_000;
 /// Longest resource name that is read, in bytes.
 pub const MAX_NAME_BYTES: usize = 1024;
 /// The gateway of an Envoy whose node names no cluster.
@@ -92,6 +99,12 @@ pub enum Refusal {
     /// More names than one stream may hold.
     #[error("more than {MAX_NAMES} names are subscribed")]
     TooManyNames,
+    /// More names than one Envoy can hold.
+    #[error("more than {MAX_CLAIMS} names in initial_resource_versions")]
+    TooManyClaims,
+    /// Bytes that are no request.
+    #[error("not an envoy.service.discovery.v3.DeltaDiscoveryRequest")]
+    Malformed,
     /// A name that can't be ours.
     #[error("a resource name of {0} bytes; at most {MAX_NAME_BYTES} are read")]
     LongName(usize),
@@ -161,10 +174,22 @@ pub struct World<'a> {
     pub whole: bool,
 }
 
+/// What comes of asking a session for its next response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step<T = Push> {
+    /// This is to be sent.
+    Say(T),
+    /// More is to be looked at: ask again, and let changes to the snapshot in before.
+    Again,
+    /// There is nothing to say.
+    Idle,
+}
+
 /// The state of one stream; it dies with it.
 #[derive(Debug)]
 pub struct Session {
     node: Option<Node>,
+    gateway: Arc<str>,
     stream: u64,
     /// This Envoy refused something on an earlier stream.
     suspect: bool,
@@ -183,6 +208,7 @@ impl Session {
     pub fn new(stream: u64) -> Self {
         Self {
             node: None,
+            gateway: DEFAULT_GATEWAY.into(),
             stream,
             suspect: false,
             chunk: CHUNK,
@@ -251,67 +277,51 @@ impl Session {
         }
     }
 
-    fn gateway(&self) -> &str {
-        self.node.as_ref().map_or(DEFAULT_GATEWAY, |node| &node.gateway.0)
-    }
-
     /// Takes one request: its node, its subscriptions, its ACK or NACK, each of which may be there.
-    pub fn on_request(
-        &mut self,
-        request: DeltaDiscoveryRequest,
-        snapshot: &Snapshot,
-    ) -> Result<Vec<Note>, Refusal> {
+    pub fn on_request(&mut self, mut request: Request, snapshot: &Snapshot) -> Result<Vec<Note>, Refusal> {
         let mut notes = Vec::new();
         if self.node.is_none() {
-            let node = node_of(&request)?;
+            let node = node_of(request.node.as_ref().ok_or(Refusal::NoNode)?)?;
+            self.gateway = node.gateway.0.clone();
             notes.push(Note::Connected(node.clone()));
             self.node = Some(node);
-        }
-        let names = request.resource_names_subscribe.iter().chain(&request.resource_names_unsubscribe);
-        if let Some(long) =
-            names.chain(request.initial_resource_versions.keys()).find(|name| name.len() > MAX_NAME_BYTES)
-        {
-            return Err(Refusal::LongName(long.len()));
         }
         let Some(kind) = Type::of(&request.type_url) else {
             notes.extend(self.on_unknown_type(request));
             return Ok(notes);
         };
-        let (gateway, suspect) = (self.gateway().to_owned(), self.suspect);
         let channel = self.channel_mut(kind);
         if channel.subscribed {
             channel.resubscribe(&request);
         } else {
-            channel.subscribe(kind, &request, snapshot, &gateway, suspect);
+            channel.subscribe(kind, &mut request, snapshot);
         }
-        if channel.names.len() > MAX_NAMES {
+        if channel.names.len() > MAX_NAMES || channel.asked.len() > MAX_NAMES {
             return Err(Refusal::TooManyNames);
         }
-        if !request.response_nonce.is_empty() {
+        if !request.nonce.is_empty() {
             // "ACK and NACK semantics": error_detail alone tells them apart.
-            let reason = request.error_detail.map(|status| status.message);
-            notes.extend(channel.on_verdict(kind, &request.response_nonce, reason));
+            notes.extend(channel.on_verdict(kind, &request.nonce, request.error));
         }
         Ok(notes)
     }
 
     /// A type that is not served holds nothing: its wildcard is answered empty and its names do not
     /// exist, so that no client waits for its timeout.
-    fn on_unknown_type(&mut self, request: DeltaDiscoveryRequest) -> Option<Note> {
+    fn on_unknown_type(&mut self, request: Request) -> Option<Note> {
         const MAX_ANSWERS: usize = 16;
-        let asks = request.response_nonce.is_empty() || !request.resource_names_subscribe.is_empty();
+        let asks = request.nonce.is_empty() || !request.subscribe.is_empty();
         if !asks || self.unknown.len() >= MAX_ANSWERS {
             return None;
         }
         self.nonce += 1;
-        let names: BTreeSet<_> =
-            request.resource_names_subscribe.into_iter().filter(|name| name != "*").collect();
+        let names: BTreeSet<_> = request.subscribe.into_iter().filter(|name| **name != *"*").collect();
         self.unknown.push_back(Push {
-            type_url: request.type_url.clone(),
+            type_url: request.type_url.clone().into(),
             kind: None,
             nonce: self.nonce,
-            resources: Vec::new(),
-            removed: names.into_iter().map(Name::from).collect(),
+            resources: Arc::default(),
+            removed: names.into_iter().collect(),
             revision: 0,
         });
         Some(Note::UnknownType(request.type_url))
@@ -319,6 +329,17 @@ impl Session {
 
     /// The next response, when there is something to say and room to say it; call until it is `None`.
     pub fn next(&mut self, world: World<'_>) -> Result<Option<Push>, Refusal> {
+        loop {
+            match self.step(world)? {
+                Step::Say(push) => return Ok(Some(push)),
+                Step::Again => {}
+                Step::Idle => return Ok(None),
+            }
+        }
+    }
+
+    /// The same in pieces, each of which looks at a bounded number of names.
+    pub fn step(&mut self, world: World<'_>) -> Result<Step, Refusal> {
         for channel in [&mut self.clusters, &mut self.scopes] {
             channel.doubt(!world.whole);
         }
@@ -329,31 +350,38 @@ impl Session {
             }
         }
         if let Some(push) = self.unknown.pop_front() {
-            return Ok(Some(push));
+            return Ok(Step::Say(push));
         }
-        Ok(self
-            .next_clusters(world)
-            .or_else(|| self.next_scopes(world))
-            .or_else(|| self.next_table(world))
-            // Routes that had nothing to say have caught up, which may free a cluster's removal.
-            .or_else(|| self.next_clusters(world)))
+        // Routes that had nothing to say have caught up, which may free a cluster's removal.
+        for next in [Self::next_clusters, Self::next_scopes, Self::next_table, Self::next_clusters] {
+            let step = next(self, world);
+            if step != Step::Idle {
+                return Ok(step);
+            }
+        }
+        Ok(Step::Idle)
     }
 
-    fn next_clusters(&mut self, world: World<'_>) -> Option<Push> {
+    fn next_clusters(&mut self, world: World<'_>) -> Step {
         if !self.clusters.subscribed || self.clusters.in_flight.len() >= FLIGHTS {
-            return None;
+            return Step::Idle;
         }
-        let gateway = self.gateway().to_owned();
+        let gateway = self.gateway.clone();
         let gather = Gather {
             kind: Kind::Cluster,
             gateway: &gateway,
             snapshot: world.snapshot,
             budget: self.chunk,
+            whole: false,
             live_until: Revision::MAX,
             lost_until: self.clusters_removable_until(world.snapshot.revision()),
+            suspect: self.suspect,
         };
-        let items = self.clusters.gather(&gather)?;
-        Some(self.push(Type::Clusters, world.snapshot.revision(), items))
+        match self.clusters.gather(&gather) {
+            Step::Say(items) => Step::Say(self.push(Type::Clusters, world.snapshot.revision(), items)),
+            Step::Again => Step::Again,
+            Step::Idle => Step::Idle,
+        }
     }
 
     /// Clusters that were lost up to here are named by no route that this Envoy holds.
@@ -368,27 +396,34 @@ impl Session {
         }
     }
 
-    fn next_scopes(&mut self, world: World<'_>) -> Option<Push> {
+    fn next_scopes(&mut self, world: World<'_>) -> Step {
         if !self.scopes.subscribed || !self.scopes.in_flight.is_empty() {
-            return None;
+            return Step::Idle;
         }
         let head = world.snapshot.revision();
         let sent = self.clusters_sent();
+        // The first answer waits for the clusters of the fleet as it was when it was asked for: were it to
+        // wait for those that come meanwhile, it would wait as long as there is a change each moment.
         let first = self.scopes.owes;
-        if first && sent < head {
-            return None;
+        if first && sent < self.scopes.began {
+            return Step::Idle;
         }
-        let gateway = self.gateway().to_owned();
+        let gateway = self.gateway.clone();
         let gather = Gather {
             kind: Kind::Scope,
             gateway: &gateway,
             snapshot: world.snapshot,
             budget: if first { FIRST_SCOPES } else { self.chunk },
+            whole: first,
             live_until: sent,
             lost_until: sent,
+            suspect: self.suspect,
         };
-        let items = self.scopes.gather(&gather)?;
-        Some(self.push(Type::Scopes, head, items))
+        match self.scopes.gather(&gather) {
+            Step::Say(items) => Step::Say(self.push(Type::Scopes, head, items)),
+            Step::Again => Step::Again,
+            Step::Idle => Step::Idle,
+        }
     }
 
     /// Clusters that changed up to here were sent. An Envoy that takes none, or by name, waits for none.
@@ -400,80 +435,74 @@ impl Session {
         }
     }
 
-    fn next_table(&mut self, world: World<'_>) -> Option<Push> {
+    fn next_table(&mut self, world: World<'_>) -> Step {
         let sent = self.clusters_sent();
         let routes = &mut self.routes;
         if !routes.subscribed || !routes.in_flight.is_empty() {
-            return None;
+            return Step::Idle;
         }
+        let head = world.snapshot.revision();
         // There is one table; whatever else is asked for does not exist.
         let asks_table = routes.asked.remove(translate::TABLE);
-        let mut items: Items =
-            std::mem::take(&mut routes.asked).into_iter().map(|name| (name, None)).collect();
+        let others = std::mem::take(&mut routes.asked);
         if asks_table {
             routes.asked.insert(translate::TABLE.into());
         }
-        if !items.is_empty() {
+        if !others.is_empty() {
             // Alone, so that a refused table is refused by its own name.
-            return Some(self.push(Type::Routes, world.snapshot.revision(), items));
+            let mut items = Items::default();
+            items.removed = others.into_iter().collect();
+            return Step::Say(self.push(Type::Routes, head, items));
         }
+        let mut items = Items::default();
         if let Some((revision, table)) = world.table.filter(|(revision, _)| sent >= *revision) {
-            let name = Name::from(translate::TABLE);
-            let asked = routes.asked.remove(&name);
-            let news = routes.table != Some(table.version) && !routes.refuses(&name, Some(table.version));
-            if routes.wants(&name) && (asked || news) {
-                routes.refused.remove(&name);
+            let asked = routes.asked.remove(translate::TABLE);
+            let news =
+                routes.table != Some(table.version) && !routes.refuses(translate::TABLE, Some(table.version));
+            if routes.wants(translate::TABLE) && (asked || news) {
+                routes.forgive(translate::TABLE);
                 routes.table = Some(table.version);
-                items.insert(name, Some(table.clone()));
+                items = Items::one(translate::TABLE.into(), Some(table.clone()));
             }
             routes.sent = *revision;
         }
         if items.is_empty() && !std::mem::take(&mut routes.owes) {
-            return None;
+            return Step::Idle;
         }
         routes.owes = false;
-        Some(self.push(Type::Routes, world.snapshot.revision(), items))
+        Step::Say(self.push(Type::Routes, head, items))
     }
 
-    fn push(&mut self, kind: Type, revision: Revision, items: Items) -> Push {
+    fn push(&mut self, kind: Type, revision: Revision, mut items: Items) -> Push {
         self.nonce += 1;
         let nonce = self.nonce;
         let (stream, suspect) = (self.stream, self.suspect);
         let channel = self.channel_mut(kind);
-        let mut push = Push {
-            type_url: kind.url().into(),
-            kind: Some(kind),
-            nonce,
-            resources: Vec::new(),
-            removed: Vec::new(),
-            revision,
-        };
-        let through = if channel.owes_stale() { channel.acked } else { channel.sent };
-        let mut flight = Flight { nonce, items: Vec::with_capacity(items.len()), through };
-        for (name, resource) in items {
-            flight.items.push((name.clone(), resource.as_ref().map(|resource| resource.version)));
-            match resource {
-                None => push.removed.push(name),
-                Some(resource) if kind == Type::Scopes => {
-                    let again = channel.generation(&name, stream, suspect);
-                    let again = again.and_then(|generation| translate::scope_again(&resource, &generation));
-                    push.resources.push(again.unwrap_or(resource).body);
-                }
-                Some(resource) => push.resources.push(resource.body),
+        if kind == Type::Scopes
+            && let Some(generation) = channel.generation(stream, suspect)
+        {
+            for sent in &mut items.resources {
+                sent.generation = Some(generation.clone());
             }
         }
+        let through = if channel.owes_stale() { channel.acked } else { channel.sent };
+        let (resources, removed): (Arc<[Sent]>, Arc<[Name]>) = (items.resources.into(), items.removed.into());
         channel.end_resync();
-        channel.in_flight.push_back(flight);
+        channel.in_flight.push_back(Flight {
+            nonce,
+            resources: resources.clone(),
+            removed: removed.clone(),
+            through,
+        });
         channel.counts.pushes += 1;
-        channel.counts.resources += push.resources.len() as u64;
-        channel.counts.removed += push.removed.len() as u64;
-        push
+        channel.counts.resources += resources.len() as u64;
+        channel.counts.removed += removed.len() as u64;
+        Push { type_url: kind.url().into(), kind: Some(kind), nonce, resources, removed, revision }
     }
 }
 
-fn node_of(request: &DeltaDiscoveryRequest) -> Result<Node, Refusal> {
+fn node_of(node: &ProtoNode) -> Result<Node, Refusal> {
     use envoy_types::pb::envoy::config::core::v3::node::UserAgentVersionType;
-    let node = request.node.as_ref().ok_or(Refusal::NoNode)?;
     let gateway = if node.cluster.is_empty() { DEFAULT_GATEWAY } else { &node.cluster };
     if !is_name(gateway) {
         return Err(Refusal::BadGateway(gateway.chars().take(MAX_NAME).collect()));

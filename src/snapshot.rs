@@ -1,18 +1,21 @@
 //! What every Envoy should hold: encoded resources by name, and in the order of their last change.
 //!
 //! A change takes a new revision and moves its key to the end of the order, so "what changed since" is
-//! a range scan in which each key stands once, however often it moved. A removal leaves a tombstone
-//! until `compact`. Nothing here knows what the bytes mean.
+//! a walk in which each key stands once, however often it moved. A removal leaves a tombstone until
+//! `compact`. Of what the bytes mean only this is known: a resource's message begins with its name.
 
-use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::ops::Bound;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use prost::encoding::{decode_varint, encode_varint};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::model::Gateway;
+
+mod shelf;
+
+pub use shelf::Entry;
+use shelf::{NOWHERE, Shelf};
 
 /// The name of a resource on the wire.
 pub type Name = Arc<str>;
@@ -40,6 +43,16 @@ impl Version {
         Self(xxh3_64(content))
     }
 
+    /// It as text, without an allocation.
+    pub fn digits(self) -> [u8; 16] {
+        let mut digits = [0; 16];
+        for (at, digit) in digits.iter_mut().enumerate() {
+            let nibble = (self.0 >> (60 - 4 * at)) & 0xf;
+            *digit = b"0123456789abcdef"[usize::try_from(nibble).unwrap_or_default()];
+        }
+        digits
+    }
+
     /// Reads what an Envoy says it holds. What stands behind a `#` is a generation: the same content,
     /// sent once more (see `session`).
     pub fn parse(text: &str) -> Option<Self> {
@@ -60,14 +73,61 @@ impl fmt::Debug for Version {
     }
 }
 
-/// One resource as it goes over the wire: an encoded `envoy.service.discovery.v3.Resource`, made once
-/// and shared by every stream. Cheap to clone.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The key of field 1, a string: `name` in each message that is served.
+const NAME_KEY: u8 = 0x0a;
+
+/// The content of one resource, encoded once and shared by every stream. Cheap to clone.
+///
+/// It is kept without the frame of `envoy.service.discovery.v3.Resource`, which says again what is known
+/// here: that is put around it as it is sent. Nor is the name kept beside it.
+#[derive(Clone)]
 pub struct Resource {
     /// The version of its content.
     pub version: Version,
-    /// The encoded message, with name and version in it.
-    pub body: Bytes,
+    content: Arc<[u8]>,
+}
+
+impl Resource {
+    /// The message that begins with this name, in field 1, and goes on with `rest`.
+    pub fn new(name: &str, rest: &[u8]) -> Self {
+        let mut content = Vec::with_capacity(name.len() + rest.len() + 4);
+        content.push(NAME_KEY);
+        encode_varint(name.len() as u64, &mut content);
+        content.extend_from_slice(name.as_bytes());
+        content.extend_from_slice(rest);
+        Self { version: Version::of(&content), content: content.into() }
+    }
+
+    /// The encoded message.
+    pub fn content(&self) -> &[u8] {
+        &self.content
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        std::str::from_utf8(self.name_bytes()).unwrap_or_default()
+    }
+
+    fn name_bytes(&self) -> &[u8] {
+        let mut rest = self.content.get(1..).unwrap_or_default();
+        let length = decode_varint(&mut rest).ok().and_then(|length| usize::try_from(length).ok());
+        length.and_then(|length| rest.get(..length)).unwrap_or_default()
+    }
+}
+
+/// Two contents of one version are one content: an Envoy is told no more of it either.
+impl PartialEq for Resource {
+    fn eq(&self, other: &Self) -> bool {
+        self.version == other.version
+    }
+}
+
+impl Eq for Resource {}
+
+impl fmt::Debug for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", self.name(), self.version)
+    }
 }
 
 /// One name's content by gateway. Most names have one content for every gateway.
@@ -93,12 +153,18 @@ impl Variants {
         }
     }
 
-    fn is_gone(&self) -> bool {
-        self.every.is_none() && self.named.iter().all(|(_, resource)| resource.is_none())
+    /// Each content there is.
+    pub fn contents(&self) -> impl Iterator<Item = &Resource> {
+        self.every.iter().chain(self.named.iter().filter_map(|(_, resource)| resource.as_ref()))
+    }
+
+    /// True when nobody should hold the name.
+    pub fn is_gone(&self) -> bool {
+        self.contents().next().is_none()
     }
 
     fn bytes(&self) -> usize {
-        self.every.iter().chain(self.named.iter().filter_map(|(_, r)| r.as_ref())).map(|r| r.body.len()).sum()
+        self.contents().map(|resource| resource.content.len()).sum()
     }
 }
 
@@ -111,57 +177,6 @@ pub struct Change {
     pub name: Name,
     /// Its content.
     pub variants: Variants,
-}
-
-/// A name with its content and its past.
-#[derive(Debug, Default)]
-pub struct Entry {
-    revision: Revision,
-    variants: Variants,
-    /// True when an Envoy of an unnamed gateway may still hold it though it should not.
-    lost_by_every: bool,
-    /// The same, of these gateways.
-    lost_by: Vec<Gateway>,
-}
-
-impl Entry {
-    /// What the Envoys of `gateway` should hold.
-    pub fn view(&self, gateway: &str) -> Option<&Resource> {
-        self.variants.view(gateway)
-    }
-
-    /// True when an Envoy of `gateway` may hold this name and should not.
-    pub fn was_lost_by(&self, gateway: &str) -> bool {
-        self.variants.view(gateway).is_none()
-            && (self.lost_by_every || self.lost_by.iter().any(|lost| &*lost.0 == gateway))
-    }
-
-    fn has_past(&self) -> bool {
-        self.lost_by_every || !self.lost_by.is_empty()
-    }
-
-    fn replace(&mut self, variants: Variants) {
-        // A gateway that was served by `every` and is named and hidden now has lost it, too; it can't
-        // be told from the others here, so "every" lost it and `was_lost_by` looks at who holds it.
-        let hidden = variants.named.iter().any(|(_, resource)| resource.is_none());
-        self.lost_by_every |= self.variants.every.is_some() && (variants.every.is_none() || hidden);
-        for (gateway, resource) in &self.variants.named {
-            let still = variants.view(&gateway.0).is_some();
-            if resource.is_some() && !still && !self.lost_by.contains(gateway) {
-                self.lost_by.push(gateway.clone());
-            }
-        }
-        self.variants = variants;
-    }
-}
-
-#[derive(Debug, Default)]
-struct Shelf {
-    entries: HashMap<Name, Entry>,
-    /// Names that somebody should hold, by the revision of their last change.
-    live: BTreeMap<Revision, Name>,
-    /// Names that somebody may hold and should not, likewise. A name may stand in both.
-    lost: BTreeMap<Revision, Name>,
 }
 
 /// Counts of what an [`Snapshot::apply`] did.
@@ -203,12 +218,12 @@ impl Snapshot {
 
     /// How many names of a kind somebody should hold.
     pub fn len(&self, kind: Kind) -> usize {
-        self.shelf(kind).live.len()
+        self.shelf(kind).len()
     }
 
     /// How many tombstones there are.
     pub fn tombstones(&self) -> usize {
-        self.clusters.lost.len() + self.scopes.lost.len()
+        self.clusters.tombstones() + self.scopes.tombstones()
     }
 
     /// Takes the changes in their order; a change to the same content is none.
@@ -219,29 +234,16 @@ impl Snapshot {
                 Kind::Cluster => &mut self.clusters,
                 Kind::Scope => &mut self.scopes,
             };
-            let gone = variants.is_gone();
-            match shelf.entries.get(&name) {
-                Some(entry) if entry.variants == variants => continue,
-                None if gone => continue,
-                _ => {}
+            let (gone, bytes) = (variants.is_gone(), variants.bytes());
+            if !shelf.put(name, variants, self.revision + 1) {
+                continue;
             }
+            self.revision += 1;
             if gone {
                 applied.removed += 1;
             } else {
                 applied.upserted += 1;
-                applied.bytes += variants.bytes();
-            }
-            self.revision += 1;
-            let entry = shelf.entries.entry(name.clone()).or_default();
-            shelf.live.remove(&entry.revision);
-            shelf.lost.remove(&entry.revision);
-            entry.revision = self.revision;
-            entry.replace(if gone { Variants::default() } else { variants });
-            if entry.has_past() {
-                shelf.lost.insert(self.revision, name.clone());
-            }
-            if !gone {
-                shelf.live.insert(self.revision, name);
+                applied.bytes += bytes;
             }
         }
         applied
@@ -249,57 +251,57 @@ impl Snapshot {
 
     /// What the Envoys of `gateway` should hold under this name.
     pub fn get(&self, kind: Kind, name: &str, gateway: &str) -> Option<&Resource> {
-        self.shelf(kind).entries.get(name)?.view(gateway)
+        self.entry(kind, name)?.into_view(gateway)
+    }
+
+    /// A name that somebody holds or may still hold.
+    pub fn entry(&self, kind: Kind, name: &str) -> Option<Entry<'_>> {
+        self.shelf(kind).entry(name)
+    }
+
+    /// The place of a name whose content for every gateway has this very version. A look-up that ends in
+    /// the slot: the content, which begins with the name, need not be read to compare it.
+    pub fn place_of(&self, kind: Kind, name: &str, version: Version) -> Option<u32> {
+        self.shelf(kind).place_of(name, version)
     }
 
     /// The revision at which this name last changed.
     pub fn revision_of(&self, kind: Kind, name: &str) -> Option<Revision> {
-        Some(self.shelf(kind).entries.get(name)?.revision)
+        Some(self.entry(kind, name)?.revision())
     }
 
     /// Names that live and changed after `seen`, oldest change first.
-    pub fn changed_since(
+    pub fn changed_since(&self, kind: Kind, seen: Revision) -> impl Iterator<Item = Entry<'_>> {
+        self.shelf(kind).changed_since(seen, NOWHERE)
+    }
+
+    /// The same from where a reader left off: `place` is that of the entry that changed at `seen`. One that
+    /// has moved since does no harm.
+    pub fn changed_from(
         &self,
         kind: Kind,
         seen: Revision,
-    ) -> impl Iterator<Item = (Revision, &Name, &Entry)> {
-        let shelf = self.shelf(kind);
-        shelf.range(&shelf.live, seen, Revision::MAX)
+        place: Option<u32>,
+    ) -> impl Iterator<Item = Entry<'_>> {
+        self.shelf(kind).changed_since(seen, place.unwrap_or(NOWHERE))
     }
 
     /// Names that some gateway lost after `seen` and up to `until`, oldest first.
-    pub fn lost_since(
-        &self,
-        kind: Kind,
-        seen: Revision,
-        until: Revision,
-    ) -> impl Iterator<Item = (Revision, &Name, &Entry)> {
-        let shelf = self.shelf(kind);
-        shelf.range(&shelf.lost, seen, until)
+    pub fn lost_since(&self, kind: Kind, seen: Revision, until: Revision) -> impl Iterator<Item = Entry<'_>> {
+        self.shelf(kind).lost_since(seen, until)
     }
 
     /// Forgets the tombstones up to `floor`.
     pub fn compact(&mut self, floor: Revision) {
         let floor = floor.min(self.revision);
-        for shelf in [&mut self.clusters, &mut self.scopes] {
-            let kept = shelf.lost.split_off(&(floor + 1));
-            for name in std::mem::replace(&mut shelf.lost, kept).into_values() {
-                match shelf.entries.get_mut(&name) {
-                    Some(entry) if !entry.variants.is_gone() => {
-                        entry.lost_by_every = false;
-                        entry.lost_by.clear();
-                    }
-                    _ => _ = shelf.entries.remove(&name),
-                }
-            }
-        }
+        self.clusters.compact(floor);
+        self.scopes.compact(floor);
         self.floor = self.floor.max(floor);
     }
 
     /// The revision above which the newest `keep` tombstones stand.
     pub fn floor_keeping(&self, keep: usize) -> Revision {
-        let nth = |shelf: &Shelf| shelf.lost.keys().rev().nth(keep).copied().unwrap_or(0);
-        nth(&self.clusters).max(nth(&self.scopes))
+        self.clusters.floor_keeping(keep).max(self.scopes.floor_keeping(keep))
     }
 
     fn shelf(&self, kind: Kind) -> &Shelf {
@@ -307,23 +309,6 @@ impl Snapshot {
             Kind::Cluster => &self.clusters,
             Kind::Scope => &self.scopes,
         }
-    }
-}
-
-impl Shelf {
-    fn range<'a>(
-        &'a self,
-        order: &'a BTreeMap<Revision, Name>,
-        seen: Revision,
-        until: Revision,
-    ) -> impl Iterator<Item = (Revision, &'a Name, &'a Entry)> {
-        let bounds = (Bound::Excluded(seen), Bound::Included(until.max(seen)));
-        // `(Excluded(x), Included(x))` is an empty range, not a panic, for x < MAX; MAX is never reached.
-        let range = (seen < until).then(|| order.range(bounds)).into_iter().flatten();
-        range.map(|(revision, name)| {
-            let entry = self.entries.get(name).expect("each name in an order has its entry");
-            (*revision, name, entry)
-        })
     }
 }
 

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::Thresholds;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
 use envoy_types::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster};
@@ -41,7 +40,6 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_optio
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
     ExplicitHttpConfig, UpstreamProtocolOptions,
 };
-use envoy_types::pb::envoy::service::discovery::v3 as discovery;
 use envoy_types::pb::envoy::r#type::matcher::v3::HttpRequestHeaderMatchInput;
 use envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher;
 use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
@@ -53,7 +51,7 @@ use prost::{Message, Name as ProtoName};
 use serde_json::json;
 
 use crate::model::{Host, Mode, PathPrefix, Protocol, Redirect, Server, ServerId};
-use crate::snapshot::{Name, Resource, Version};
+use crate::snapshot::{Name, Resource};
 
 /// The type URL of clusters.
 pub const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
@@ -102,7 +100,7 @@ pub fn scope_name(host: &Host, segment: Option<&str>) -> Name {
     match (host.as_str(), segment) {
         (host, Some(segment)) => format!("{host}/{segment}").into(),
         (ANY_HOST, None) => ANY_SCOPE.into(),
-        (host, None) => host.into(),
+        (_, None) => host.shared(),
     }
 }
 
@@ -151,10 +149,9 @@ pub fn cluster(server: &Server) -> Option<Resource> {
             Protocol::H2 => Some(tls(Some("h2"))),
             Protocol::Http1 | Protocol::H2c => None,
         },
-        name: name.clone(),
         ..Default::default()
     };
-    Some(resource(CLUSTER, &name, content.encode_to_vec()))
+    Some(Resource::new(&name, &content.encode_to_vec()))
 }
 
 fn http2() -> HttpProtocolOptions {
@@ -186,26 +183,21 @@ pub fn scope(name: &Name, held: &[Held]) -> Resource {
     let key = Key {
         fragments: vec![key::Fragment { r#type: Some(key::fragment::Type::StringKey(key.to_owned())) }],
     };
-    let mut content =
-        ScopedRouteConfiguration { name: name.to_string(), key: Some(key), ..Default::default() }
-            .encode_to_vec();
+    let mut content = ScopedRouteConfiguration { key: Some(key), ..Default::default() }.encode_to_vec();
     let mut configuration = route_configuration(name).encode_to_vec();
     append(&mut configuration, tags::VIRTUAL_HOSTS, &virtual_host(name, "*", held));
     append(&mut content, tags::ROUTE_CONFIGURATION, &configuration);
-    resource(SCOPE, name, content)
+    Resource::new(name, &content)
 }
 
-/// The same scope with other content, so that an Envoy which half took it takes it again. In protobuf
-/// a second occurrence of a message is merged into the first: the name behind replaces the one before.
-///
-/// Returns `None` for bytes that are not a scope's.
-pub fn scope_again(resource: &Resource, generation: &str) -> Option<Resource> {
-    let mut message = discovery::Resource::decode(resource.body.clone()).ok()?;
-    let renamed = RouteConfiguration { name: format!("{}#{generation}", message.name), ..Default::default() };
-    let content = &mut message.resource.as_mut()?.value;
-    append(content, tags::ROUTE_CONFIGURATION, &renamed.encode_to_vec());
-    message.version = format!("{}#{generation}", resource.version);
-    Some(Resource { version: resource.version, body: message.encode_to_vec().into() })
+/// What makes other content of a scope when it stands behind it, so that an Envoy which half took it
+/// takes it again. In protobuf a second occurrence of a message is merged into the first: the name behind
+/// replaces the one before.
+pub fn renamed(scope: &str, generation: &str) -> Vec<u8> {
+    let renamed = RouteConfiguration { name: format!("{scope}#{generation}"), ..Default::default() };
+    let mut behind = Vec::new();
+    append(&mut behind, tags::ROUTE_CONFIGURATION, &renamed.encode_to_vec());
+    behind
 }
 
 /// All routes of a gateway as one RouteConfiguration, for Envoys that can't use scopes.
@@ -213,13 +205,13 @@ pub fn table(hosts: impl IntoIterator<Item = (Host, Vec<Held>)>) -> Resource {
     let mut content = RouteConfiguration {
         // Scopes cut the port off by their key; a table has to be told.
         ignore_port_in_host_matching: true,
-        ..route_configuration(TABLE)
+        ..route_configuration("")
     }
     .encode_to_vec();
     for (host, held) in hosts {
         append(&mut content, tags::VIRTUAL_HOSTS, &virtual_host(host.as_str(), host.as_str(), &held));
     }
-    resource(ROUTES, TABLE, content)
+    Resource::new(TABLE, &content)
 }
 
 fn route_configuration(name: &str) -> RouteConfiguration {
@@ -502,15 +494,4 @@ fn duration(duration: Duration) -> ProtoDuration {
 
 fn any<M: Message + ProtoName>(message: &M) -> Any {
     Any { type_url: M::type_url(), value: message.encode_to_vec() }
-}
-
-fn resource(type_url: &str, name: &str, content: Vec<u8>) -> Resource {
-    let version = Version::of(&content);
-    let message = discovery::Resource {
-        name: name.to_owned(),
-        version: version.to_string(),
-        resource: Some(Any { type_url: type_url.to_owned(), value: content }),
-        ..Default::default()
-    };
-    Resource { version, body: Bytes::from(message.encode_to_vec()) }
 }

@@ -13,7 +13,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use testkit::envoy::{Answer, Envoy, exchange, validate};
-use tidegate::bootstrap::{Options, Routes, bootstrap};
+use tidegate::bootstrap::{Clusters, Options, Routes, bootstrap};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -29,6 +29,8 @@ fn envoy_accepts_every_bootstrap() {
     let some = [
         Options::default(),
         Options { routes: Routes::Table, ..Options::default() },
+        Options { clusters: Clusters::OnDemand, ..Options::default() },
+        Options { clusters: Clusters::OnDemand, routes: Routes::Table, ..Options::default() },
         Options { load_reports: false, ..Options::default() },
         Options { xds: "tidegate.games.svc.cluster.local:18000".parse().unwrap(), ..Options::default() },
         Options {

@@ -13,7 +13,6 @@ use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::route::v3::{RouteConfiguration, RouteList, ScopedRouteConfiguration};
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
-use envoy_types::pb::envoy::service::discovery::v3 as discovery;
 use envoy_types::pb::envoy::r#type::matcher::v3::HttpRequestHeaderMatchInput;
 use envoy_types::pb::google::protobuf::Any;
 use envoy_types::pb::xds::r#type::matcher::v3::matcher::{matcher_tree::TreeType, on_match};
@@ -85,37 +84,37 @@ fn render(fleet: &Path) -> String {
     for gateway in words(&text, "gateways") {
         for kind in [Kind::Cluster, Kind::Scope] {
             let mut names: Vec<_> =
-                snapshot.changed_since(kind, 0).map(|(_, name, _)| name.clone()).collect();
+                snapshot.changed_since(kind, 0).map(|entry| entry.name().to_owned()).collect();
             names.sort();
             for name in names {
                 let Some(resource) = snapshot.get(kind, &name, gateway) else { continue };
                 writeln!(out, "=== gateway {gateway}: {kind:?} {name}").unwrap();
                 if kind == Kind::Scope || words(&text, "clusters") != ["names"] {
-                    out.push_str(&content(&name, resource));
+                    let url = if kind == Kind::Cluster { CLUSTER } else { SCOPE };
+                    out.push_str(&content(url, &name, resource));
                 }
             }
         }
     }
     for gateway in words(&text, "table") {
         writeln!(out, "=== gateway {gateway}: the table").unwrap();
-        out.push_str(&content("tidegate", &engine.table(&Gateway(gateway.into()))));
+        out.push_str(&content(ROUTES, "tidegate", &engine.table(&Gateway(gateway.into()))));
     }
     out
 }
 
-/// A resource as it stands on the wire, decoded.
-fn content(name: &str, resource: &Resource) -> String {
-    let message = discovery::Resource::decode(resource.body.clone()).unwrap();
-    assert_eq!((&*message.name, &*message.version), (name, &*resource.version.to_string()));
-    let any = message.resource.unwrap();
-    match any.type_url.as_str() {
-        CLUSTER => pretty(&Cluster::decode(&*any.value).unwrap()),
+/// A resource, decoded.
+fn content(url: &str, name: &str, resource: &Resource) -> String {
+    assert_eq!(resource.name(), name);
+    let content = resource.content();
+    match url {
+        CLUSTER => pretty(&Cluster::decode(content).unwrap()),
         SCOPE => {
-            let mut scope = ScopedRouteConfiguration::decode(&*any.value).unwrap();
+            let mut scope = ScopedRouteConfiguration::decode(content).unwrap();
             let routes = scope.route_configuration.take().map(configuration).unwrap_or_default();
             pretty(&scope) + &routes
         }
-        ROUTES => configuration(RouteConfiguration::decode(&*any.value).unwrap()),
+        ROUTES => configuration(RouteConfiguration::decode(content).unwrap()),
         other => panic!("{other}"),
     }
 }

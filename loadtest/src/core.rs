@@ -7,9 +7,10 @@ use anyhow::Context;
 use bytes::{Bytes, BytesMut};
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
+use prost::Message;
 use tidegate::engine::{Engine, Work};
 use tidegate::model::{Event, Gateway, Server};
-use tidegate::session::{DEFAULT_GATEWAY, Session, Type, World};
+use tidegate::session::{DEFAULT_GATEWAY, Request, Session, Type, World};
 use tidegate::snapshot::Applied;
 use tidegate::sources::files;
 use tidegate::store::Store;
@@ -62,6 +63,7 @@ impl Stream {
     }
 
     fn hear(&mut self, core: &Core, request: DeltaDiscoveryRequest) -> anyhow::Result<()> {
+        let request = Request::decode(request.encode_to_vec().into()).context("a request")?;
         core.store.read(|snapshot| self.session.on_request(request, snapshot)).context("a request")?;
         Ok(())
     }
@@ -81,7 +83,7 @@ impl Stream {
             push.encode(&mut message);
             messages.push(message.freeze());
             let ack = DeltaDiscoveryRequest {
-                type_url: push.type_url,
+                type_url: push.type_url.into_owned(),
                 response_nonce: push.nonce.to_string(),
                 ..Default::default()
             };

@@ -1,31 +1,27 @@
 //! Transcripts of the protocol, one rule each. The random runs against a model of Envoy stand in
 //! `convergence`.
 
-use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3::Node as ProtoNode;
+use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use envoy_types::pb::google::rpc::Status;
+use prost::Message;
 
 use super::*;
 use crate::snapshot::{Change, Variants};
 
 mod convergence;
 
-fn resource(kind: Kind, name: &str, content: &str) -> Resource {
-    use prost::Message;
-    let message = envoy_types::pb::envoy::service::discovery::v3::Resource {
-        name: name.into(),
-        version: Version::of(content.as_bytes()).to_string(),
-        resource: Some(envoy_types::pb::google::protobuf::Any {
-            type_url: if kind == Kind::Cluster { translate::CLUSTER } else { translate::SCOPE }.into(),
-            value: Vec::new(),
-        }),
-        ..Default::default()
-    };
-    Resource { version: Version::of(content.as_bytes()), body: message.encode_to_vec().into() }
+fn resource(name: &str, content: &str) -> Resource {
+    Resource::new(name, content.as_bytes())
+}
+
+/// The version of a name's content.
+fn version(name: &str, content: &str) -> String {
+    resource(name, content).version.to_string()
 }
 
 fn put(kind: Kind, name: &str, content: &str) -> Change {
-    Change { kind, name: name.into(), variants: Variants::everywhere(resource(kind, name, content)) }
+    Change { kind, name: name.into(), variants: Variants::everywhere(resource(name, content)) }
 }
 
 fn cut(kind: Kind, name: &str) -> Change {
@@ -46,6 +42,11 @@ fn request(url: &str) -> DeltaDiscoveryRequest {
     DeltaDiscoveryRequest { node: Some(node), type_url: url.into(), ..Default::default() }
 }
 
+/// As it comes over the wire.
+fn wire(request: &DeltaDiscoveryRequest) -> Request {
+    Request::decode(request.encode_to_vec().into()).expect("a request")
+}
+
 fn strings(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
@@ -61,33 +62,31 @@ impl Talk {
         Self { session: Session::new(7), snapshot, table: None, whole: true }
     }
 
-    fn say(&mut self, request: DeltaDiscoveryRequest) -> Vec<Note> {
-        self.session.on_request(request, &self.snapshot).expect("a good request")
+    fn say(&mut self, request: &DeltaDiscoveryRequest) -> Vec<Note> {
+        self.session.on_request(wire(request), &self.snapshot).expect("a good request")
     }
 
     fn subscribe(&mut self, url: &str, names: &[&str]) {
-        self.say(DeltaDiscoveryRequest { resource_names_subscribe: strings(names), ..request(url) });
+        self.say(&DeltaDiscoveryRequest { resource_names_subscribe: strings(names), ..request(url) });
     }
 
     fn unsubscribe(&mut self, url: &str, names: &[&str]) {
-        self.say(DeltaDiscoveryRequest { resource_names_unsubscribe: strings(names), ..request(url) });
+        self.say(&DeltaDiscoveryRequest { resource_names_unsubscribe: strings(names), ..request(url) });
     }
 
     fn reconnect(&mut self, url: &str, held: &[(&str, &str)]) {
-        let initial_resource_versions = held
-            .iter()
-            .map(|(name, content)| ((*name).to_owned(), Version::of(content.as_bytes()).to_string()))
-            .collect();
-        self.say(DeltaDiscoveryRequest { initial_resource_versions, ..request(url) });
+        let initial_resource_versions =
+            held.iter().map(|(name, content)| ((*name).to_owned(), version(name, content))).collect();
+        self.say(&DeltaDiscoveryRequest { initial_resource_versions, ..request(url) });
     }
 
     fn ack(&mut self, url: &str, nonce: u64) -> Vec<Note> {
-        self.say(DeltaDiscoveryRequest { response_nonce: nonce.to_string(), ..request(url) })
+        self.say(&DeltaDiscoveryRequest { response_nonce: nonce.to_string(), ..request(url) })
     }
 
     fn nack(&mut self, url: &str, nonce: u64) -> Vec<Note> {
         let error_detail = Some(Status { code: 13, message: "no".into(), ..Default::default() });
-        self.say(DeltaDiscoveryRequest { response_nonce: nonce.to_string(), error_detail, ..request(url) })
+        self.say(&DeltaDiscoveryRequest { response_nonce: nonce.to_string(), error_detail, ..request(url) })
     }
 
     fn commit(&mut self, changes: impl IntoIterator<Item = Change>) {
@@ -105,11 +104,16 @@ impl Talk {
     }
 }
 
+/// As an Envoy reads it.
+fn response(push: &Push) -> DeltaDiscoveryResponse {
+    let mut bytes = Vec::new();
+    push.encode(&mut bytes);
+    assert!(bytes.len() <= push.size(), "{push:?}");
+    DeltaDiscoveryResponse::decode(&bytes[..]).expect("a response")
+}
+
 fn names_of(push: &Push) -> Vec<String> {
-    use prost::Message;
-    let decode =
-        |body: &Bytes| envoy_types::pb::envoy::service::discovery::v3::Resource::decode(body.clone());
-    push.resources.iter().map(|body| decode(body).expect("a resource").name).collect()
+    response(push).resources.into_iter().map(|resource| resource.name).collect()
 }
 
 fn text(push: &Push) -> String {
@@ -209,7 +213,7 @@ fn a_stale_nonce_still_subscribes() {
     let mut talk = Talk::new(clusters(&["a", "z"]));
     talk.subscribe(CDS, &["a"]);
     talk.hear();
-    let notes = talk.say(DeltaDiscoveryRequest {
+    let notes = talk.say(&DeltaDiscoveryRequest {
         response_nonce: "99".into(),
         resource_names_subscribe: strings(&["z"]),
         ..request(CDS)
@@ -217,7 +221,7 @@ fn a_stale_nonce_still_subscribes() {
     assert_eq!(notes, [Note::StaleNonce]);
     assert_eq!(talk.hear(), ["CDS 2 +z"]);
     assert_eq!(
-        talk.say(DeltaDiscoveryRequest { response_nonce: "x".into(), ..request(CDS) }),
+        talk.say(&DeltaDiscoveryRequest { response_nonce: "x".into(), ..request(CDS) }),
         [Note::StaleNonce]
     );
 }
@@ -253,17 +257,24 @@ fn a_nack_is_halved_down_to_the_culprit_which_is_not_sent_again() {
 
 #[test]
 fn a_refused_scope_batch_comes_back_with_new_generations() {
-    use prost::Message;
     let mut talk = Talk::new(scopes(&["a", "b"]));
     talk.subscribe(SRDS, &[]);
-    let first = talk.next().unwrap();
+    let first = response(&talk.next().unwrap());
     talk.nack(SRDS, 1);
-    let retry = talk.next().unwrap();
-    assert_eq!(names_of(&retry), ["a"]);
-    assert_ne!(first.resources[0], retry.resources[0], "the same content would be skipped as known");
-    let again =
-        envoy_types::pb::envoy::service::discovery::v3::Resource::decode(retry.resources[0].clone()).unwrap();
-    assert_eq!(again.version, format!("{}#1", Version::of(b"1")));
+    let retry = response(&talk.next().unwrap());
+    assert_eq!(retry.resources[0].name, "a");
+    assert_eq!(retry.resources[0].version, format!("{}#1", version("a", "1")));
+    let content = |response: &DeltaDiscoveryResponse| response.resources[0].resource.clone().unwrap().value;
+    assert_ne!(content(&first), content(&retry), "the same content would be skipped as known");
+    talk.nack(SRDS, 2);
+    talk.commit([put(Kind::Scope, "a", "2")]);
+    let versions = std::iter::from_fn(|| {
+        let push = talk.next()?;
+        talk.ack(SRDS, push.nonce);
+        Some(response(&push).resources.into_iter().map(|resource| resource.version))
+    });
+    let versions: Vec<_> = versions.flatten().collect();
+    assert_eq!(versions, [format!("{}#2", version("b", "1")), format!("{}#2", version("a", "2"))]);
 }
 
 #[test]
@@ -314,8 +325,8 @@ fn in_doubt_an_envoy_keeps_what_nobody_knows() {
 #[test]
 fn a_reconnect_may_name_what_it_holds() {
     let mut talk = Talk::new(clusters(&["a", "x"]));
-    let initial_resource_versions = [("x".to_owned(), Version::of(b"1").to_string())].into();
-    talk.say(DeltaDiscoveryRequest {
+    let initial_resource_versions = [("x".to_owned(), version("x", "1"))].into();
+    talk.say(&DeltaDiscoveryRequest {
         resource_names_subscribe: strings(&["*", "x", "missing"]),
         initial_resource_versions,
         ..request(CDS)
@@ -443,7 +454,7 @@ fn large_changes_are_cut_into_chunks_but_the_first_scopes_are_whole() {
 #[test]
 fn the_table_is_sent_when_its_clusters_are_and_once_a_version() {
     let mut talk = Talk::new(clusters(&["a"]));
-    let table = |content: &str, revision| Some((revision, resource(Kind::Scope, translate::TABLE, content)));
+    let table = |content: &str, revision| Some((revision, resource(translate::TABLE, content)));
     talk.table = table("1", 2);
     talk.subscribe(CDS, &[]);
     talk.subscribe(RDS, &[translate::TABLE, "other"]);
@@ -467,7 +478,7 @@ fn the_table_is_sent_when_its_clusters_are_and_once_a_version() {
 #[test]
 fn an_unknown_type_is_an_empty_one() {
     let mut talk = Talk::new(clusters(&["a"]));
-    let notes = talk.say(DeltaDiscoveryRequest {
+    let notes = talk.say(&DeltaDiscoveryRequest {
         resource_names_subscribe: strings(&["e"]),
         ..request("type.googleapis.com/x.Y")
     });
@@ -486,7 +497,10 @@ fn an_unknown_type_is_an_empty_one() {
 #[test]
 fn bad_requests_are_refused_by_name() {
     let snapshot = Snapshot::default();
-    let refuse = |request| Session::new(1).on_request(request, &snapshot).unwrap_err();
+    let refuse = |request: DeltaDiscoveryRequest| {
+        let request = Request::decode(request.encode_to_vec().into());
+        request.and_then(|request| Session::new(1).on_request(request, &snapshot)).unwrap_err()
+    };
     assert_eq!(refuse(DeltaDiscoveryRequest { node: None, ..request(CDS) }), Refusal::NoNode);
     let node = Some(ProtoNode { cluster: "a b".into(), ..Default::default() });
     assert_eq!(refuse(DeltaDiscoveryRequest { node, ..request(CDS) }), Refusal::BadGateway("a b".into()));
@@ -515,22 +529,16 @@ fn a_reader_older_than_the_floor_has_to_compare() {
 
 #[test]
 fn a_push_is_a_delta_discovery_response() {
-    use prost::Message;
     let mut talk = Talk::new(clusters(&["a"]));
     talk.subscribe(CDS, &["a", "missing"]);
-    let push = talk.next().unwrap();
-    let mut bytes = Vec::new();
-    push.encode(&mut bytes);
-    assert!(bytes.len() <= push.size());
-    let response =
-        envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryResponse::decode(&bytes[..]).unwrap();
+    let response = response(&talk.next().unwrap());
     assert_eq!(
         (&*response.type_url, &*response.nonce, &response.removed_resources[..]),
         (CDS, "1", &["missing".to_owned()][..])
     );
     assert_eq!(response.control_plane.unwrap().identifier, format!("tidegate {}", env!("CARGO_PKG_VERSION")));
-    assert_eq!(
-        (&*response.resources[0].name, &*response.resources[0].version),
-        ("a", &*Version::of(b"1").to_string())
-    );
+    let sent = &response.resources[0];
+    assert_eq!((&*sent.name, &sent.version), ("a", &version("a", "1")));
+    let any = sent.resource.as_ref().unwrap();
+    assert_eq!((&*any.type_url, &any.value[..]), (CDS, resource("a", "1").content()));
 }

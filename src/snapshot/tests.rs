@@ -1,11 +1,11 @@
 use super::*;
 
-fn resource(text: &str) -> Resource {
-    Resource { version: Version::of(text.as_bytes()), body: Bytes::copy_from_slice(text.as_bytes()) }
+fn resource(name: &str, text: &str) -> Resource {
+    Resource::new(name, text.as_bytes())
 }
 
 fn put(name: &str, text: &str) -> Change {
-    Change { kind: Kind::Scope, name: name.into(), variants: Variants::everywhere(resource(text)) }
+    Change { kind: Kind::Scope, name: name.into(), variants: Variants::everywhere(resource(name, text)) }
 }
 
 fn drop(name: &str) -> Change {
@@ -13,14 +13,14 @@ fn drop(name: &str) -> Change {
 }
 
 fn changed(snapshot: &Snapshot, seen: Revision) -> Vec<String> {
-    snapshot.changed_since(Kind::Scope, seen).map(|(_, name, _)| name.to_string()).collect()
+    snapshot.changed_since(Kind::Scope, seen).map(|entry| entry.name().to_owned()).collect()
 }
 
 fn lost(snapshot: &Snapshot, gateway: &str) -> Vec<String> {
     snapshot
         .lost_since(Kind::Scope, 0, Revision::MAX)
-        .filter(|(_, _, entry)| entry.was_lost_by(gateway))
-        .map(|(_, name, _)| name.to_string())
+        .filter(|entry| entry.was_lost_by(gateway))
+        .map(|entry| entry.name().to_owned())
         .collect()
 }
 
@@ -49,7 +49,7 @@ fn a_removal_is_seen_until_it_is_compacted() {
     assert_eq!((changed(&snapshot, 0), lost(&snapshot, "x")), (vec!["b".into()], vec!["a".into()]));
     snapshot.compact(snapshot.revision());
     assert_eq!((lost(&snapshot, "x"), snapshot.tombstones()), (vec![], 0));
-    assert!(!snapshot.scopes.entries.contains_key("a"));
+    assert_eq!(snapshot.revision_of(Kind::Scope, "a"), None);
     assert_eq!(snapshot.floor(), 4);
 }
 
@@ -66,8 +66,8 @@ fn a_name_that_comes_back_is_not_lost() {
 fn a_gateway_loses_what_others_keep() {
     let mut snapshot = Snapshot::default();
     let eu = Gateway("eu".into());
-    let only_eu = Variants { every: None, named: vec![(eu.clone(), Some(resource("1")))] };
-    let all_but_eu = Variants { every: Some(resource("1")), named: vec![(eu, None)] };
+    let only_eu = Variants { every: None, named: vec![(eu.clone(), Some(resource("a", "1")))] };
+    let all_but_eu = Variants { every: Some(resource("a", "1")), named: vec![(eu, None)] };
     let change =
         |variants: &Variants| Change { kind: Kind::Scope, name: "a".into(), variants: variants.clone() };
 

@@ -1,14 +1,13 @@
 //! A model of Envoy, wrong in the ways in which Envoy is, against `Session` under random fleets, lost
 //! streams, NACKs and compactions: it ends equal to the snapshot, and holds no route to a cluster it lacks.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::route::v3::route::Action;
 use envoy_types::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
 use envoy_types::pb::envoy::config::route::v3::{RouteConfiguration, ScopedRouteConfiguration};
-use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Resource as ProtoResource};
-use prost::Message;
+use envoy_types::pb::envoy::service::discovery::v3::Resource as ProtoResource;
 
 use super::*;
 use crate::engine::Engine;
@@ -30,6 +29,8 @@ struct Held {
 struct Envoy {
     clusters: Held,
     scopes: Held,
+    /// The clusters it asks for by name; none: it takes them all.
+    asks: Option<BTreeSet<String>>,
     /// Contents that it can't take, by their version without generation.
     poison: HashSet<String>,
     /// Names of which it refused something: what it holds of them may be old.
@@ -54,13 +55,16 @@ impl Envoy {
             assert!(names.insert(name), "{name} twice in one response");
         }
         let is_cds = response.type_url == CDS;
+        // What it no longer asks for is on the way yet, and is not looked at.
+        let asks = self.asks.as_ref().filter(|_| is_cds);
+        let is_asked = |name: &String| asks.is_none_or(|names| names.contains(name));
         let is_bad = |resource: &&ProtoResource| self.poison.contains(hash(&resource.version));
         let culprit = response.resources.iter().position(|resource| is_bad(&resource));
         // Valid clusters are applied around a bad one. Of scopes, those before the bad one reach the
         // main thread and no worker; but the removals are done.
         let good: Vec<_> = match culprit {
             Some(at) if !is_cds => response.resources[..at].iter().collect(),
-            _ => response.resources.iter().filter(|resource| !is_bad(resource)).collect(),
+            _ => response.resources.iter().filter(|r| !is_bad(r) && is_asked(&r.name)).collect(),
         };
         let held = if is_cds { &mut self.clusters } else { &mut self.scopes };
         for name in &response.removed_resources {
@@ -86,8 +90,27 @@ impl Envoy {
         Err(format!("{} is bad", response.resources[culprit].name))
     }
 
+    /// The first player of a cluster comes, or Envoy has no use for one any more.
+    fn asks(&mut self, name: &str, wanted: bool) -> Option<DeltaDiscoveryRequest> {
+        let asks = self.asks.as_mut()?;
+        let names = strings(&[name]);
+        if wanted {
+            asks.insert(name.to_owned());
+            return Some(DeltaDiscoveryRequest { resource_names_subscribe: names, ..request(CDS) });
+        }
+        asks.remove(name);
+        self.clusters.main.remove(name);
+        self.clusters.live.remove(name);
+        self.clusters.versions.remove(name);
+        Some(DeltaDiscoveryRequest { resource_names_unsubscribe: names, ..request(CDS) })
+    }
+
     /// "At no moment does an Envoy hold a route to a cluster it lacks", but for what it refused itself.
     fn check_routes(&self, trail: &str) {
+        // By name, the first player waits for the cluster.
+        if self.asks.is_some() {
+            return;
+        }
         for (name, (_, content)) in self.scopes.live.iter().filter(|(name, _)| !self.tainted.contains(*name))
         {
             let scope = ScopedRouteConfiguration::decode(&content[..]).expect("a scope");
@@ -141,7 +164,15 @@ impl Wire {
             initial_resource_versions: held.versions.clone().into_iter().collect(),
             ..request(url)
         };
-        let up = [first(CDS, &envoy.clusters), first(SRDS, &envoy.scopes)].into();
+        let (clusters, scopes) = (first(CDS, &envoy.clusters), first(SRDS, &envoy.scopes));
+        let clusters = match &envoy.asks {
+            None => Some(clusters),
+            Some(names) => {
+                let resource_names_subscribe = names.iter().cloned().collect();
+                (!names.is_empty()).then_some(DeltaDiscoveryRequest { resource_names_subscribe, ..clusters })
+            }
+        };
+        let up = clusters.into_iter().chain([scopes]).collect();
         let mut session = Session::new(stream);
         session.chunk = chunk;
         if !envoy.tainted.is_empty() {
@@ -153,12 +184,10 @@ impl Wire {
     /// The server reads a request, if it is its turn to, and says all it can. An error ends the stream.
     fn serve(&mut self, snapshot: &Snapshot, read: bool) -> Result<(), Refusal> {
         if let Some(request) = self.up.pop_front_if(|_| read) {
-            self.session.on_request(request, snapshot)?;
+            self.session.on_request(wire(&request), snapshot)?;
         }
         while let Some(push) = self.session.next(World { snapshot, table: None, whole: true })? {
-            let mut bytes = Vec::new();
-            push.encode(&mut bytes);
-            self.down.push_back(DeltaDiscoveryResponse::decode(&bytes[..]).expect("a response"));
+            self.down.push_back(response(&push));
         }
         Ok(())
     }
@@ -175,17 +204,21 @@ impl Wire {
     }
 }
 
-fn run(seed: u64, round: u64, poison: bool) {
+fn run(seed: u64, round: u64, poison: bool, by_name: bool) {
     let mut random = fastrand::Rng::with_seed(seed.wrapping_add(round));
     let trail = format!("round {round}; replay with TIDEGATE_SEED={seed}");
     let mut engine = Engine::new([SOURCE]);
     let mut snapshot = Snapshot::default();
-    let mut envoy = Envoy::default();
+    let mut envoy = Envoy { asks: by_name.then(BTreeSet::new), ..Envoy::default() };
     // A resource is some 300 to 500 bytes here.
     let chunk = [1, 600, 1500, CHUNK][random.usize(0..4)];
     let mut wire = Wire::connect(&envoy, 1, chunk);
     for step in 2..random.u64(20..200) {
-        match random.u8(0..16) {
+        match random.u8(0..if by_name { 20 } else { 16 }) {
+            16.. => {
+                let name = format!("gs/test/default/s{}", random.u8(0..10));
+                wire.up.extend(envoy.asks(&name, random.u8(0..3) > 0));
+            }
             0..5 => {
                 let events = (0..random.usize(1..4)).map(|_| match random.u8(0..4) {
                     0 => Event::Remove(id(&format!("s{}", random.u8(0..10)))),
@@ -222,16 +255,18 @@ fn run(seed: u64, round: u64, poison: bool) {
         envoy.check_routes(&trail);
     }
     for (kind, held) in [(Kind::Cluster, &envoy.clusters), (Kind::Scope, &envoy.scopes)] {
-        for (_, name, entry) in snapshot.changed_since(kind, 0) {
+        for entry in snapshot.changed_since(kind, 0) {
+            let name = entry.name();
             let Some(version) = entry.view("edge").map(|resource| resource.version.to_string()) else {
                 continue;
             };
-            if envoy.poison.contains(&version) {
+            let is_asked = |names: &BTreeSet<String>| kind == Kind::Scope || names.contains(name);
+            if envoy.poison.contains(&version) || !envoy.asks.as_ref().is_none_or(is_asked) {
                 continue;
             }
-            let recorded = held.versions.get(&**name).map(|version| hash(version));
+            let recorded = held.versions.get(name).map(|version| hash(version));
             assert_eq!(recorded, Some(&*version), "{kind:?} {name}; {trail}");
-            let live = held.live.get(&**name).map(|(version, _)| hash(version));
+            let live = held.live.get(name).map(|(version, _)| hash(version));
             assert_eq!(live, Some(&*version), "{kind:?} {name} at the workers; {trail}");
         }
         for name in held.live.keys() {
@@ -249,7 +284,7 @@ fn run(seed: u64, round: u64, poison: bool) {
 fn it_ends_equal_and_never_routes_to_nowhere() {
     let seed = seed();
     for round in 0..1_000 {
-        run(seed, round, false);
+        run(seed, round, false, false);
     }
 }
 
@@ -257,6 +292,14 @@ fn it_ends_equal_and_never_routes_to_nowhere() {
 fn it_ends_equal_though_some_content_is_refused() {
     let seed = seed();
     for round in 0..1_000 {
-        run(seed, round, true);
+        run(seed, round, true, false);
+    }
+}
+
+#[test]
+fn it_ends_equal_where_clusters_are_asked_for_by_name() {
+    let seed = seed();
+    for round in 0..1_000 {
+        run(seed, round, round % 2 == 1, true);
     }
 }
