@@ -10,10 +10,11 @@ use bytes::BytesMut;
 use criterion::Criterion;
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
+use prost::Message;
 use tidegate::claims::Claims;
 use tidegate::engine::{Commit, Engine};
 use tidegate::model::{Event, Mode, Server};
-use tidegate::session::{DEFAULT_GATEWAY, Session, Type, World};
+use tidegate::session::{DEFAULT_GATEWAY, Request, Session, Type, World};
 use tidegate::snapshot::{Kind, Snapshot};
 use tidegate::sources::files;
 use tidegate::translate::{self, Held};
@@ -155,7 +156,7 @@ fn push(criterion: &mut Criterion, held: &mut Ground, number: &mut usize) {
         let node = Node { id: "bench".into(), cluster: DEFAULT_GATEWAY.into(), ..Default::default() };
         let request =
             DeltaDiscoveryRequest { node: Some(node), type_url: kind.url().into(), ..Default::default() };
-        session.on_request(request, &held.snapshot).expect("a request that is right");
+        hear(&mut session, &request, &held.snapshot);
     }
     drain(&mut session, &held.snapshot);
     criterion.bench_function(&id("push", held), |bench| {
@@ -184,11 +185,16 @@ fn drain(session: &mut Session, snapshot: &Snapshot) -> usize {
         push.encode(&mut message);
         bytes += message.len();
         let ack = DeltaDiscoveryRequest {
-            type_url: push.type_url,
+            type_url: push.type_url.into_owned(),
             response_nonce: push.nonce.to_string(),
             ..Default::default()
         };
-        session.on_request(ack, snapshot).expect("an ACK");
+        hear(session, &ack, snapshot);
     }
     bytes
+}
+
+fn hear(session: &mut Session, request: &DeltaDiscoveryRequest, snapshot: &Snapshot) {
+    let request = Request::decode(request.encode_to_vec().into()).expect("a request");
+    session.on_request(request, snapshot).expect("a request that is right");
 }

@@ -52,7 +52,8 @@ impl Checked {
             place: found.place,
             sample: found.is_sample,
         });
-        Self { servers: servers.collect(), routes: report::routes(&engine, ""), problems, notes }
+        let keys = report::sorted_keys(report::keys(&engine), "", None);
+        Self { servers: servers.collect(), routes: report::routes(&engine, &keys), problems, notes }
     }
 
     /// How many things somebody should mend.

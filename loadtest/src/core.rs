@@ -57,12 +57,12 @@ impl Stream {
         let node = Node { id: "loadtest".into(), cluster: DEFAULT_GATEWAY.into(), ..Default::default() };
         let mut clusters = subscription(Type::Clusters);
         clusters.node = Some(node);
-        stream.hear(core, clusters)?;
-        stream.hear(core, subscription(if table { Type::Routes } else { Type::Scopes }))?;
+        stream.hear(core, &clusters)?;
+        stream.hear(core, &subscription(if table { Type::Routes } else { Type::Scopes }))?;
         Ok(stream)
     }
 
-    fn hear(&mut self, core: &Core, request: DeltaDiscoveryRequest) -> anyhow::Result<()> {
+    fn hear(&mut self, core: &Core, request: &DeltaDiscoveryRequest) -> anyhow::Result<()> {
         let request = Request::decode(request.encode_to_vec().into()).context("a request")?;
         core.store.read(|snapshot| self.session.on_request(request, snapshot)).context("a request")?;
         Ok(())
@@ -87,7 +87,7 @@ impl Stream {
                 response_nonce: push.nonce.to_string(),
                 ..Default::default()
             };
-            self.hear(core, ack)?;
+            self.hear(core, &ack)?;
         }
     }
 }
