@@ -303,3 +303,40 @@ fn it_ends_equal_where_clusters_are_asked_for_by_name() {
         run(seed, round, round % 2 == 1, true);
     }
 }
+
+/// A host's routes move between one scope and several as its root comes and goes. In chunks of a byte, so that
+/// whatever can be split is.
+#[test]
+fn a_route_that_moves_between_scopes_is_held_by_one_of_them_at_each_step() {
+    let seed = seed();
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut engine = Engine::new([SOURCE]);
+    let mut snapshot = Snapshot::default();
+    let stays = ["a", "b"].map(|name| server_with(name, &[&format!("x/{name}")], |_| ()));
+    snapshot.apply(engine.apply(stays.map(Event::Upsert)).changes);
+    let mut envoy = Envoy::default();
+    let mut wire = Wire::connect(&envoy, 1, 1);
+    let (mut is_there, mut seen) = (false, HashSet::new());
+    for step in 0..2_000 {
+        match random.u8(0..8) {
+            0 => {
+                is_there = !is_there;
+                let root = server_with("root", &["x", "x/c"], |_| ());
+                let event = if is_there { Event::Upsert(root) } else { Event::Remove(id("root")) };
+                snapshot.apply(engine.apply([event]).changes);
+            }
+            1..4 => wire.serve(&snapshot, true).expect("it is not behind"),
+            _ => wire.deliver(&mut envoy),
+        }
+        let live = &envoy.scopes.live;
+        if live.is_empty() && seen.is_empty() {
+            continue;
+        }
+        seen.extend(live.keys().cloned());
+        for route in ["x/a", "x/b"] {
+            let is_held = live.contains_key("x") || live.contains_key(route);
+            assert!(is_held, "{route} at step {step}: {:?}; replay with TIDEGATE_SEED={seed}", live.keys());
+        }
+    }
+    assert!(seen.contains("x") && seen.contains("x/a"), "{seen:?}");
+}
