@@ -1,6 +1,7 @@
 //! Health, metrics and the JSON API over HTTP. Reads only: nothing here changes what Envoys are told.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 use axum::extract::{Query, State};
@@ -14,15 +15,20 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::envoys::Envoys;
+use crate::envoys::{Acknowledged, Envoys};
 use crate::metrics::{self, Metrics, ProblemLabel};
-use crate::model::{Gateway, Host, Source};
+use crate::model::{Gateway, Host, PathPrefix, RouteKey, Server, Source};
 use crate::owner::Desk;
 use crate::report::{self, RouteRow, ServerRow};
 use crate::session::{DEFAULT_GATEWAY, Type};
-use crate::snapshot::Kind;
+use crate::snapshot::{Kind, Name};
 use crate::sources::{files, kube};
 use crate::store::Store;
+use crate::translate::CLUSTER_PREFIX;
+
+mod listing;
+
+use listing::Listing;
 
 /// What the pages read.
 #[derive(Clone)]
@@ -62,6 +68,33 @@ impl Admin {
         ServerAnswer { sessions: self.envoys.sessions(&row.cluster), row }
     }
 
+    fn route_answers(
+        &self,
+        rows: Vec<RouteRow>,
+        refusals: &BTreeMap<(Type, Name), BTreeMap<String, String>>,
+        acknowledged: &Acknowledged,
+    ) -> Vec<RouteAnswer> {
+        let mut named: BTreeMap<RouteKey, BTreeSet<String>> = BTreeMap::new();
+        for row in &rows {
+            let gateways = named.entry(row.key()).or_default();
+            gateways.extend(row.gateway.as_ref().map(|gateway| gateway.0.to_string()));
+        }
+        let answer = |row: RouteRow| {
+            let revision = self.store.read(|snapshot| snapshot.revision_of(Kind::Scope, &row.scope));
+            let gateway = row.gateway.as_ref().map(|gateway| &*gateway.0);
+            let (envoys, acknowledged) =
+                acknowledged.of(gateway, &named[&row.key()], revision.unwrap_or_default());
+            let scope = (Type::Scopes, row.scope.as_str().into());
+            let clusters =
+                row.holders.iter().map(|id| (Type::Clusters, format!("{CLUSTER_PREFIX}{id}").into()));
+            let refused =
+                [scope].into_iter().chain(clusters).filter_map(|name| refusals.get(&name)).flatten();
+            let refused = refused.map(|(envoy, why)| (envoy.clone(), why.clone())).collect();
+            RouteAnswer { row, envoys, acknowledged, refused }
+        };
+        rows.into_iter().map(answer).collect()
+    }
+
     /// Serves until the shutdown is said.
     pub async fn run(self, listener: TcpListener) -> std::io::Result<()> {
         let mut shutdown = self.shutdown.clone();
@@ -88,6 +121,7 @@ async fn index() -> &'static str {
      /metrics              Prometheus\n\
      /api/servers?q=TEXT   servers, what they claim, what is wrong with them\n\
      /api/routes?q=TEXT    hosts and paths, who holds them, which Envoys took or refused them\n\
+     ...&limit=N&after=X   a page of either; it names the X of the one behind it as next\n\
      /api/envoys           Envoys and their streams\n\
      /api/explain?host=HOST&path=/PATH&gateway=NAME   why a request ends where it does\n"
 }
@@ -140,10 +174,17 @@ async fn scrape(State(admin): State<Admin>) -> Response {
     ([(header::CONTENT_TYPE, content_type)], metrics::text(&admin.registry)).into_response()
 }
 
+/// Which rows of a long list.
 #[derive(Deserialize)]
 struct Filter {
+    /// Only those that contain this.
     #[serde(default)]
     q: String,
+    /// So many, or all.
+    limit: Option<usize>,
+    /// Only those behind this one, which the page before named as `next`.
+    #[serde(default)]
+    after: String,
 }
 
 #[derive(Serialize)]
@@ -154,11 +195,35 @@ struct ServerAnswer {
 }
 
 async fn servers(State(admin): State<Admin>, Query(filter): Query<Filter>) -> Response {
-    let Some(rows) = admin.desk.ask(move |engine| report::servers(engine, &filter.q)).await else {
-        return gone();
-    };
-    let servers: Vec<_> = rows.into_iter().map(|row| admin.with_sessions(row)).collect();
-    Json(json!({ "servers": servers, "sources": admin.sources() })).into_response()
+    // The engine gives its handles away, and is asked again for a slice of rows at a time.
+    let all = admin.desk.ask(|engine| engine.servers().cloned().collect::<Vec<_>>());
+    let Some(all) = all.await else { return gone() };
+    let Filter { q, limit, after } = filter;
+    let keys = off_task(move || report::sorted(all, &q, &after).into_iter().map(ServerKey).collect()).await;
+    let also = Some(("sources", admin.sources()));
+    Listing { name: "servers", keys, limit, also }.answer(move |slice: Vec<ServerKey>| {
+        let admin = admin.clone();
+        async move {
+            let servers: Vec<_> = slice.into_iter().map(|ServerKey(server)| server).collect();
+            let rows = admin.desk.ask(move |engine| report::servers(engine, &servers)).await?;
+            Some(rows.into_iter().map(|row| admin.with_sessions(row)).collect::<Vec<_>>())
+        }
+    })
+}
+
+/// A server in a list, by its id.
+#[derive(Clone)]
+struct ServerKey(Arc<Server>);
+
+impl fmt::Display for ServerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.id.fmt(f)
+    }
+}
+
+/// Sorts and filters where no stream waits for the thread.
+async fn off_task<T: Send + 'static>(work: impl FnOnce() -> Vec<T> + Send + 'static) -> Vec<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_default()
 }
 
 #[derive(Serialize)]
@@ -173,37 +238,32 @@ struct RouteAnswer {
 }
 
 async fn routes(State(admin): State<Admin>, Query(filter): Query<Filter>) -> Response {
-    let Some(rows) = admin.desk.ask(move |engine| report::routes(engine, &filter.q)).await else {
-        return gone();
+    let Some(all) = admin.desk.ask(|engine| report::keys(engine)).await else { return gone() };
+    let Filter { q, limit, after } = filter;
+    let Ok(after) = route_key(&after) else {
+        let why = format!("after {after:?} is no route; expected what a page named as next");
+        return problem(StatusCode::BAD_REQUEST, why);
     };
-    let (refusals, acknowledged_by) = (admin.envoys.refusals(), admin.envoys.acknowledged());
-    let mut named: BTreeMap<(Host, crate::model::PathPrefix), BTreeSet<String>> = BTreeMap::new();
-    for row in &rows {
-        let gateways = named.entry((row.host.clone(), row.path.clone())).or_default();
-        gateways.extend(row.gateway.as_ref().map(|gateway| gateway.0.to_string()));
+    let keys = off_task(move || report::sorted_keys(all, &q, after.as_ref())).await;
+    let seen = Arc::new((admin.envoys.refusals(), admin.envoys.acknowledged()));
+    Listing { name: "routes", keys, limit, also: None }.answer(move |slice: Vec<RouteKey>| {
+        let (admin, seen) = (admin.clone(), seen.clone());
+        async move {
+            let rows = admin.desk.ask(move |engine| report::routes(engine, &slice)).await?;
+            Some(admin.route_answers(rows, &seen.0, &seen.1))
+        }
+    })
+}
+
+/// A route as it is printed; none of nothing.
+fn route_key(text: &str) -> Result<Option<RouteKey>, ()> {
+    if text.is_empty() {
+        return Ok(None);
     }
-    let routes: Vec<_> = rows
-        .into_iter()
-        .map(|row| {
-            let revision = admin
-                .store
-                .read(|snapshot| snapshot.revision_of(Kind::Scope, &row.scope))
-                .unwrap_or_default();
-            let gateway = row.gateway.as_ref().map(|gateway| &*gateway.0);
-            let others = &named[&(row.host.clone(), row.path.clone())];
-            let (envoys, acknowledged) = acknowledged_by.of(gateway, others, revision);
-            let scope = (Type::Scopes, row.scope.as_str().into());
-            let clusters = row
-                .holders
-                .iter()
-                .map(|id| (Type::Clusters, format!("{}{id}", crate::translate::CLUSTER_PREFIX).into()));
-            let refused =
-                [scope].into_iter().chain(clusters).filter_map(|name| refusals.get(&name)).flatten();
-            let refused = refused.map(|(envoy, why)| (envoy.clone(), why.clone())).collect();
-            RouteAnswer { row, envoys, acknowledged, refused }
-        })
-        .collect();
-    Json(json!({ "routes": routes })).into_response()
+    let (host, path) = text.split_at(text.find('/').unwrap_or(text.len()));
+    let path = if path.is_empty() { Ok(PathPrefix::root()) } else { PathPrefix::parse(path) };
+    let (Ok(host), Ok(path)) = (Host::parse(host), path) else { return Err(()) };
+    Ok(Some(RouteKey { host, path }))
 }
 
 async fn envoys(State(admin): State<Admin>) -> Json<Value> {

@@ -41,7 +41,8 @@ impl Checked {
         let servers = servers
             .into_iter()
             .map(|(file, server)| CheckedServer { file, row: ServerRow::of(&engine, &server) });
-        Self { servers: servers.collect(), routes: report::routes(&engine, ""), problems }
+        let keys = report::sorted_keys(report::keys(&engine), "", None);
+        Self { servers: servers.collect(), routes: report::routes(&engine, &keys), problems }
     }
 
     /// How many things somebody should mend.

@@ -40,12 +40,22 @@ impl ServerRow {
     }
 }
 
-/// The servers whose id contains `filter`, by id.
-pub fn servers(engine: &Engine, filter: &str) -> Vec<ServerRow> {
-    let mut found: Vec<_> =
-        engine.servers().filter(|server| server.id.to_string().contains(filter)).collect();
-    found.sort_by(|one, other| one.id.cmp(&other.id));
-    found.into_iter().map(|server| ServerRow::of(engine, server)).collect()
+/// Of these servers those whose id contains `filter` and stands behind `after` (an id, or nothing), by id.
+/// Needs no engine, so that whoever owns it need not wait for a large fleet to be sorted.
+pub fn sorted(mut servers: Vec<Arc<Server>>, filter: &str, after: &str) -> Vec<Arc<Server>> {
+    let mut parts = after.splitn(3, '/');
+    let (source, namespace, name) = (parts.next(), parts.next(), parts.next());
+    let is_behind = |id: &ServerId| {
+        (Some(id.namespace()), Some(id.name()), Some(id.source().0)) > (namespace, name, source)
+    };
+    servers.retain(|server| is_behind(&server.id) && server.id.to_string().contains(filter));
+    servers.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+    servers
+}
+
+/// How these servers fare.
+pub fn servers(engine: &Engine, servers: &[Arc<Server>]) -> Vec<ServerRow> {
+    servers.iter().map(|server| ServerRow::of(engine, server)).collect()
 }
 
 /// A path of a host, as the Envoys of one gateway see it.
@@ -67,24 +77,36 @@ pub struct RouteRow {
     pub lost: Vec<String>,
 }
 
-/// The routes whose `host/path` contains `filter`, by host and path.
-pub fn routes(engine: &Engine, filter: &str) -> Vec<RouteRow> {
-    let claims = engine.claims();
-    let mut hosts: Vec<_> = claims.hosts().collect();
-    hosts.sort();
-    let mut rows = Vec::new();
-    for host in hosts {
-        let named: BTreeSet<_> = claims.named(host).cloned().collect();
-        for path in claims.paths(host) {
-            let key = RouteKey { host: host.clone(), path: path.clone() };
-            if !key.to_string().contains(filter) {
-                continue;
-            }
-            let views = [None].into_iter().chain(named.iter().map(Some));
-            rows.extend(views.filter_map(|view| route(engine, &key, view)));
-        }
+impl RouteRow {
+    /// What it is about.
+    pub fn key(&self) -> RouteKey {
+        RouteKey { host: self.host.clone(), path: self.path.clone() }
     }
-    rows
+}
+
+/// Every route that is claimed, in no order.
+pub fn keys(engine: &Engine) -> Vec<RouteKey> {
+    let claims = engine.claims();
+    let key = |host: &Host, path: &PathPrefix| RouteKey { host: host.clone(), path: path.clone() };
+    claims.hosts().flat_map(|host| claims.paths(host).map(move |path| key(host, path))).collect()
+}
+
+/// Of these routes those whose `host/path` contains `filter` and that stand behind `after`, in order.
+pub fn sorted_keys(mut keys: Vec<RouteKey>, filter: &str, after: Option<&RouteKey>) -> Vec<RouteKey> {
+    keys.retain(|key| after.is_none_or(|after| key > after) && key.to_string().contains(filter));
+    keys.sort_unstable();
+    keys
+}
+
+/// These routes as Envoys see them: a row a route, and one more for each gateway that is named there.
+pub fn routes(engine: &Engine, keys: &[RouteKey]) -> Vec<RouteRow> {
+    let claims = engine.claims();
+    let rows = keys.iter().flat_map(|key| {
+        let named: BTreeSet<_> = claims.named(&key.host).collect();
+        let views = [None].into_iter().chain(named.into_iter().map(Some));
+        views.filter_map(move |view| route(engine, key, view))
+    });
+    rows.collect()
 }
 
 fn route(engine: &Engine, key: &RouteKey, view: Option<&Gateway>) -> Option<RouteRow> {
@@ -351,13 +373,23 @@ mod tests {
         let mut engine = Engine::new([SOURCE]);
         let fleet = vec![server("b", &["b.x", "a.x/p"]), server("a", &["a.x"]), server("c", &["a.x"])];
         engine.apply([Event::Reset { source: SOURCE, servers: fleet }]);
-        let keys: Vec<_> = routes(&engine, "")
-            .iter()
-            .map(|row| format!("{}{} in {}", row.host, row.path, row.scope))
-            .collect();
+        let listed = |filter, after: &str| {
+            let after = (!after.is_empty()).then(|| crate::testkit::key(after));
+            routes(&engine, &sorted_keys(super::keys(&engine), filter, after.as_ref()))
+        };
+        let keys: Vec<_> =
+            listed("", "").iter().map(|row| format!("{}{} in {}", row.host, row.path, row.scope)).collect();
         assert_eq!(keys, ["a.x/ in a.x", "a.x/p in a.x", "b.x/ in b.x"]);
-        assert_eq!(routes(&engine, "a.x")[0].lost, ["test/default/c"]);
-        assert_eq!(servers(&engine, "default/b").len(), 1);
-        assert_eq!(servers(&engine, "").len(), 3);
+        assert_eq!(listed("a.x", "")[0].lost, ["test/default/c"]);
+        assert_eq!(listed("", "a.x").iter().map(|row| row.path.as_str()).collect::<Vec<_>>(), ["/p", "/"]);
+        let names = |filter, after| {
+            let found = sorted(engine.servers().cloned().collect(), filter, after);
+            servers(&engine, &found).iter().map(|row| row.server.id.name().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(names("default/b", ""), ["b"]);
+        assert_eq!(names("", ""), ["a", "b", "c"]);
+        assert_eq!(names("", "test/default/a"), ["b", "c"]);
+        assert_eq!(names("", "test/default/bb"), ["c"], "one that went between two pages");
+        assert_eq!(names("", "test/default/c"), [""; 0]);
     }
 }

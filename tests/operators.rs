@@ -34,6 +34,41 @@ async fn health_readiness_and_an_unknown_page() {
     assert!(tidegate.get_json("/api/explain?host=a..b").await["error"].as_str().unwrap().contains("a..b"));
 }
 
+#[tokio::test]
+async fn a_long_list_comes_whole_or_in_pages() {
+    let fleet = Fleet::of(&[]);
+    let names = (0..700).map(|n| format!("game-{n}"));
+    fleet.put_all(
+        "fleet.ndjson",
+        names.map(|name| server_with(&name, 7000, &[("host", "one.localhost"), ("path", "/<name>")])),
+    );
+    let tidegate = Tidegate::start(&fleet.path()).await;
+    testkit::eventually("ready", async || tidegate.get("/readyz").await.status, |status| *status == 200)
+        .await;
+    for (list, key) in [("servers", "id"), ("routes", "path")] {
+        let ids = |page: &Value| -> Vec<String> {
+            page[list].as_array().unwrap().iter().map(|row| row[key].as_str().unwrap().to_owned()).collect()
+        };
+        let whole = tidegate.get_json(&format!("/api/{list}")).await;
+        assert_eq!((ids(&whole).len(), &whole["next"]), (700, &Value::Null));
+        let (mut paged, mut after) = (Vec::new(), String::new());
+        loop {
+            let page = tidegate.get_json(&format!("/api/{list}?limit=300&after={after}")).await;
+            paged.extend(ids(&page));
+            let Some(next) = page["next"].as_str() else { break };
+            assert_eq!(ids(&page).len(), 300);
+            after = next.to_owned();
+        }
+        assert_eq!(paged, ids(&whole));
+        let few = tidegate.get_json(&format!("/api/{list}?q=game-69&limit=0")).await;
+        assert_eq!(ids(&few).len(), 1, "a page is never empty while there is more: {few}");
+        assert_eq!(ids(&tidegate.get_json(&format!("/api/{list}?q=game-69")).await).len(), 11);
+    }
+    let bad = tidegate.get("/api/routes?after=no..host").await;
+    assert_eq!(bad.status, 400, "{bad:?}");
+    assert!(bad.body.contains("no..host"), "{bad:?}");
+}
+
 /// Every line is a comment that we know or a sample with a number, and every family says what it is.
 #[tokio::test]
 async fn metrics_can_be_parsed_and_say_what_is_there() {
