@@ -134,7 +134,7 @@ async fn no_envoy_is_answered_before_the_fleet_was_listed() {
     .await;
     let answer = tidegate.get("/readyz").await;
     assert_eq!(answer.status, 503, "{answer:?}");
-    assert!(answer.body.contains("\"awaited\":[\"files\"]"), "{answer:?}");
+    assert!(answer.body.contains("\"awaited\":[\"files\",\"files-agones\",\"files-okg\"]"), "{answer:?}");
     assert_eq!(tidegate.get("/healthz").await.status, 200);
     assert_eq!(tidegate.metric("tidegate_synced").await, 0);
     assert_eq!(tidegate.metric("tidegate_pushes_total").await, 0);
