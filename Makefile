@@ -1,10 +1,11 @@
 # Two commands do all the set-up: `make demo` and `make test`. They need Rust (rustup picks the toolchain),
-# Python 3 with venv (for Envoy, unless one of 1.38 or newer is on PATH), and make.
+# Python 3 with venv (for Envoy, unless one of 1.38 or newer is on PATH), and make; `make test` also kubectl, kustomize or Go
+# (to render the manifests).
 
 # Incremental builds pay for an editor; here they only fill the disk.
 export CARGO_INCREMENTAL ?= 0
 
-.PHONY: help demo test lint startup clean
+.PHONY: help demo test lint startup load bench clean
 
 help: ## says what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,6 +15,7 @@ demo: ## runs the control plane, an Envoy and eight small games on loopback; ARG
 
 test: ## runs every test, with a real Envoy
 	@envoy/get-envoy >/dev/null
+	@manifests/get-kubectl >/dev/null
 	cargo test --workspace --no-fail-fast --lib --bins --tests
 
 lint: ## checks format and lints
@@ -24,6 +26,19 @@ startup: ## measures start-up with 10,000 servers, in a release build
 	cargo build --quiet --release --workspace
 	target/release/loadtest startup $(ARGS)
 
-clean: ## removes what was built, and the Envoy that was installed
+load: ## measures changes and fan-out in a release build, for half an hour; ARGS="delta --sizes 1000" for a part
+	cargo build --quiet --release --workspace
+ifeq ($(strip $(ARGS)),)
+	@envoy/get-envoy >/dev/null
+	target/release/loadtest delta --json loadtest/results/delta.json --svg loadtest/results
+	target/release/loadtest fanout --json loadtest/results/fanout.json --svg loadtest/results
+else
+	target/release/loadtest $(ARGS)
+endif
+
+bench: ## measures the core by its parts, with criterion; ARGS="-- --quick" for a rough look
+	cargo bench --bench core $(ARGS)
+
+clean: ## removes what was built, and the programs that were installed
 	cargo clean
-	rm -rf .envoy
+	rm -rf .envoy .tools

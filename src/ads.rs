@@ -193,6 +193,8 @@ struct Stream {
     session: Session,
     /// Where it says how it is, once it is known who it is.
     row: Option<Arc<Row>>,
+    /// The first commit since there was nothing to say.
+    behind: Option<Instant>,
     /// When responses went, until they are answered.
     sent: VecDeque<(u64, Instant)>,
 }
@@ -209,6 +211,7 @@ impl Stream {
             ads,
             session: Session::new(u64::try_from(time).unwrap_or(u64::MAX)),
             row: None,
+            behind: None,
             sent: VecDeque::new(),
         }
     }
@@ -260,11 +263,13 @@ impl Stream {
                         Step::Say(push) => permit.send(Ok(push)),
                         // Once round the loop: whoever waits for the snapshot, or for this thread, is let in.
                         Step::Again => tokio::task::yield_now().await,
-                        Step::Idle => eager = false,
+                        Step::Idle => (eager, self.behind) = (false, None),
                     }
                     continue;
                 }
-                _ = revisions.changed() => {}
+                _ = revisions.changed() => {
+                    self.behind.get_or_insert_with(|| self.ads.store.committed());
+                }
             }
             eager = true;
         }
@@ -305,6 +310,9 @@ impl Stream {
             metrics.pushed_resources.get_or_create(&label).inc_by(push.resources.len() as u64);
             metrics.pushed_removals.get_or_create(&label).inc_by(push.removed.len() as u64);
             metrics.pushed_bytes.get_or_create(&label).inc_by(push.size() as u64);
+            if let Some(committed) = self.behind {
+                metrics.push_seconds.observe(committed.elapsed().as_secs_f64());
+            }
             if push.kind.is_some() {
                 self.sent.push_back((push.nonce, Instant::now()));
             }

@@ -52,7 +52,7 @@ impl App {
         let (store, envoys) = (Arc::new(Store::default()), Arc::new(Envoys::default()));
         let clustered =
             config.kube.iter().flat_map(|kube| &kube.managers).map(|manager| kube::source(*manager));
-        let sources = config.fleet.iter().map(|_| files::SOURCE).chain(clustered);
+        let sources = config.fleet.iter().flat_map(|_| files::SOURCES).chain(clustered);
         let (owner, desk) = Owner::new(Engine::new(sources), store.clone(), metrics.clone());
         let (events, inbox) = mpsc::channel(EVENTS);
         let (shutdown, end) = watch::channel(false);
@@ -65,30 +65,27 @@ impl App {
         let mut files_report = None;
         if let Some(dir) = config.fleet {
             info!(fleet = %dir.display(), "reading");
-            let options = files::Options {
-                dir,
-                host_template: config.host_template,
-                max_file_bytes: config.max_file_bytes,
-            };
+            let options =
+                files::Options { dir, rules: config.rules.clone(), max_file_bytes: config.max_file_bytes };
             let (report, reports) = watch::channel(files::Report::default());
             files_report = Some(reports);
             let events = events.clone();
             tasks.spawn(async move { ("files", files::run(options, events, report).await) });
         }
         let mut kube_report = None;
-        if let Some(config) = config.kube {
+        if let Some(asked) = config.kube {
             let (client, namespace) = cluster().await?;
             let options = kube::Options {
-                managers: config.managers,
-                namespaces: config.namespaces,
-                selector: config.selector,
+                managers: asked.managers,
+                namespaces: asked.namespaces,
+                selector: asked.selector,
                 rules: config.rules,
             };
             let (report, reports) = watch::channel(kube::Report::default());
             kube_report = Some(reports);
             let mut outlets =
                 kube::Outlets { events: events.clone(), report, touched: None, metrics: metrics.clone() };
-            if let Some(config) = config.write_back {
+            if let Some(config) = asked.write_back {
                 let (sender, touched) = mpsc::channel(writer::TOUCHED);
                 outlets.touched = Some(sender);
                 let writer = Writer {
@@ -160,7 +157,9 @@ impl App {
 /// The cluster that `KUBECONFIG` names, or that this pod runs in; and the namespace that goes with it.
 async fn cluster() -> anyhow::Result<(Client, String)> {
     let hint = "set KUBECONFIG to a kubeconfig file, or run in a pod with a service account";
-    let config = Config::infer().await.with_context(|| format!("--kube finds no cluster; {hint}"))?;
+    let mut config = Config::infer().await.with_context(|| format!("--kube finds no cluster; {hint}"))?;
+    // A refusal is said at once, and tried again by who asked: kube's own repeats take a quarter of an hour.
+    config.default_retry = false;
     let namespace = config.default_namespace.clone();
     Ok((Client::try_from(config).context("--kube: the cluster's settings can't be used")?, namespace))
 }

@@ -7,11 +7,17 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
+/// TLS for players.
+pub mod tls;
+
+use self::tls::Https;
+
 /// The frame of the bootstrap; `{{name}}` is filled with a value, or with a block of lines at that depth.
 const ENVOY: &str = include_str!("bootstrap/envoy.yaml");
 const SCOPES: &str = include_str!("bootstrap/scopes.yaml");
 const LADDER: &str = include_str!("bootstrap/ladder.yaml");
 const TABLE: &str = include_str!("bootstrap/table.yaml");
+const HTTPS: &str = include_str!("bootstrap/https.yaml");
 const ON_DEMAND: &str = include_str!("bootstrap/on-demand.yaml");
 
 const ALL_CLUSTERS: &str = "\
@@ -40,6 +46,8 @@ pub struct Options {
     pub xds: Endpoint,
     /// Where players connect.
     pub http: SocketAddr,
+    /// Where players connect by TLS, if they do.
+    pub https: Option<Https>,
     /// Envoy's own admin page.
     pub envoy_admin: SocketAddr,
     /// The gateway this Envoy belongs to: its node cluster.
@@ -59,6 +67,7 @@ impl Default for Options {
         Self {
             xds: Endpoint { host: Host::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST)), port: 18000 },
             http: SocketAddr::from((Ipv4Addr::LOCALHOST, 10000)),
+            https: None,
             envoy_admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 19000)),
             gateway: Name("default".to_owned()),
             node_id: Name("envoy".to_owned()),
@@ -192,11 +201,10 @@ impl FromStr for Name {
     type Err = BadName;
 
     fn from_str(text: &str) -> Result<Self, BadName> {
-        let plain = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\'' | b'`' | b'\\');
         let why = match text.len() {
             0 => "it is empty",
             129.. => "it is too long",
-            _ if !text.bytes().all(plain) => "it holds another character",
+            _ if !text.bytes().all(is_plain) => "it holds another character",
             _ if text.trim() != text => "it starts or ends with a space",
             _ => return Ok(Self(text.to_owned())),
         };
@@ -210,7 +218,12 @@ impl fmt::Display for Name {
     }
 }
 
-/// The bootstrap of an Envoy, as commented YAML.
+/// True for what stands in double quotes in YAML as it is, and in a log as one line.
+fn is_plain(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\'' | b'`' | b'\\')
+}
+
+/// The bootstrap of an Envoy, as commented YAML. With TLS it needs [`tls::secret`] beside it.
 pub fn bootstrap(options: &Options) -> String {
     let (title, routes, ladder) = match options.routes {
         Routes::Scopes => ("# Envoy under Tidegate: a static listener, routes by scope.", SCOPES, LADDER),
@@ -224,6 +237,11 @@ pub fn bootstrap(options: &Options) -> String {
         Host::Ip(address) => ("type: STATIC", socket_address(&address.to_string(), options.xds.port, false)),
         Host::Dns(name) => (STRICT_DNS, socket_address(name, options.xds.port, false)),
     };
+    let https = options.https.as_ref().map(|https| {
+        fill(HTTPS, &[("https", &listen_address(https.address)), ("secret", https.secret.as_str())])
+    });
+    // Anchors are for the second listener: they make it the same as the first by more than good intention.
+    let (keepalive, players) = if https.is_some() { (" &keepalive", " &players") } else { ("", "") };
     fill(
         ENVOY,
         &[
@@ -237,6 +255,9 @@ pub fn bootstrap(options: &Options) -> String {
             ("http", &listen_address(options.http)),
             ("routes", routes),
             ("ladder", ladder),
+            ("keepalive", keepalive),
+            ("players", players),
+            ("https", https.as_deref().unwrap_or_default()),
             ("clusters", clusters),
             ("on_demand", on_demand),
         ],

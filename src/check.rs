@@ -1,4 +1,5 @@
-//! `tidegate check`: what fleet files would do, and every problem with its place. No control plane needed.
+//! `tidegate check`: what fleet files and manifests would do, and every problem with its place. No control
+//! plane needed.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,6 +7,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::engine::Engine;
+use crate::kinds::Rules;
 use crate::model::{Event, Problem};
 use crate::report::{self, RouteRow, ServerRow};
 use crate::sources::files;
@@ -19,6 +21,8 @@ pub struct Checked {
     pub routes: Vec<RouteRow>,
     /// What is wrong with the files.
     pub problems: Vec<Problem>,
+    /// What is no mistake but may surprise: objects that are not routed or not read, and why.
+    pub notes: Vec<Problem>,
 }
 
 /// A server and where it stands.
@@ -26,23 +30,30 @@ pub struct Checked {
 pub struct CheckedServer {
     /// The file it is in.
     pub file: PathBuf,
+    /// The place in it: a line, and the position in a list that begins there.
+    pub place: String,
+    /// It does not exist: the set or fleet at this place would make it.
+    pub sample: bool,
     /// How it would fare.
     #[serde(flatten)]
     pub row: ServerRow,
 }
 
 impl Checked {
-    /// Reads files, and the fleet files of directories. Blocking.
-    pub fn read(paths: &[PathBuf], host_template: Option<&str>) -> Self {
-        let files::Checked { servers, problems } = files::read_paths(paths, host_template);
-        let mut engine = Engine::new([files::SOURCE]);
-        let all = servers.iter().map(|(_, server)| server.clone()).collect();
-        engine.apply([Event::Reset { source: files::SOURCE, servers: all }]);
-        let servers = servers
-            .into_iter()
-            .map(|(file, server)| CheckedServer { file, row: ServerRow::of(&engine, &server) });
+    /// Reads files, and the fleet files of directories. Of sets and fleets that have no server in them it takes
+    /// up to `samples` that they would make. Blocking.
+    pub fn read(paths: &[PathBuf], rules: &Rules, samples: usize) -> Self {
+        let files::Checked { servers, problems, notes } = files::read_paths(paths, rules, samples);
+        let mut engine = Engine::new(files::SOURCES);
+        engine.apply(servers.iter().map(|found| Event::Upsert(found.server.clone())));
+        let servers = servers.into_iter().map(|found| CheckedServer {
+            row: ServerRow::of(&engine, &found.server),
+            file: found.file,
+            place: found.place,
+            sample: found.is_sample,
+        });
         let keys = report::sorted_keys(report::keys(&engine), "", None);
-        Self { servers: servers.collect(), routes: report::routes(&engine, &keys), problems }
+        Self { servers: servers.collect(), routes: report::routes(&engine, &keys), problems, notes }
     }
 
     /// How many things somebody should mend.
@@ -55,29 +66,38 @@ impl Checked {
 
 impl fmt::Display for Checked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for CheckedServer { file, row } in &self.servers {
+        for CheckedServer { file, place, sample, row } in &self.servers {
             let server = &row.server;
+            let at = format!("{}:{place}", file.display());
             let routes: Vec<_> = server.desired.routes.iter().map(ToString::to_string).collect();
             let routes = if routes.is_empty() { "no route".to_owned() } else { routes.join(", ") };
             let endpoint =
                 server.desired.endpoint.map_or("no address".to_owned(), |endpoint| endpoint.to_string());
             let (namespace, name) = (server.id.namespace(), server.id.name());
-            writeln!(f, "{namespace}/{name}: {routes} -> {endpoint}, {}", server.desired.mode.word())?;
+            if *sample {
+                writeln!(f, "{namespace}/{name}: {routes}, a sample of what {at} would make")?;
+            } else {
+                writeln!(f, "{namespace}/{name}: {routes} -> {endpoint}, {}", server.desired.mode.word())?;
+            }
             for problem in &server.problems {
-                writeln!(f, "  {}: {problem}", file.display())?;
+                writeln!(f, "  {at}: {problem}")?;
             }
             for (key, winner) in &row.lost {
-                writeln!(
-                    f,
-                    "  {}: {key} is held by {winner}, which is older or comes first",
-                    file.display()
-                )?;
+                writeln!(f, "  {at}: {key} is held by {winner}, which is older or comes first")?;
             }
         }
         for problem in &self.problems {
             writeln!(f, "{problem}")?;
         }
-        let (servers, routes) = (self.servers.len(), self.routes.len());
-        writeln!(f, "servers: {servers}, routes: {routes}, problems: {}", self.wrongs())
+        for note in &self.notes {
+            writeln!(f, "{note}")?;
+        }
+        let samples = self.servers.iter().filter(|server| server.sample).count();
+        let (servers, routes) = (self.servers.len() - samples, self.routes.len());
+        write!(f, "servers: {servers}, ")?;
+        if samples > 0 {
+            write!(f, "samples: {samples}, ")?;
+        }
+        writeln!(f, "routes: {routes}, problems: {}", self.wrongs())
     }
 }

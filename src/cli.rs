@@ -9,16 +9,20 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
+use crate::bootstrap::tls::{FilePath, Https};
 use crate::bootstrap::{Clusters, Endpoint, Name, Options, Routes};
+use crate::kinds::Rules;
 use crate::model::{MAX_NAME, is_name};
 
 mod kube;
 
 pub use kube::{Kube, WriteBack};
-use kube::{KubeFile, TypedKube};
+use kube::{KubeFile, TypedKube, TypedRules};
 
 /// Most game servers that the demo runs.
 pub const MAX_GAMES: usize = 128;
+/// Longest drain, in seconds: a week.
+const MAX_DRAIN: u64 = 7 * 24 * 3600;
 /// Largest fleet file that is read unless the configuration says otherwise.
 pub const MAX_FILE_BYTES: u64 = 64 << 20;
 
@@ -64,6 +68,7 @@ pub enum Output {
 enum TypedCommand {
     Serve(TypedServe),
     Bootstrap(TypedBootstrap),
+    Drain(TypedDrain),
     Demo(TypedDemo),
     Check(TypedCheck),
     /// Lists the hosts and paths of a running control plane: who holds them, and which Envoys took them.
@@ -79,11 +84,13 @@ enum TypedCommand {
 ///
 /// Reads a fleet directory: *.yaml, *.yml, *.json and *.ndjson files of Server objects, or of a cluster's objects
 /// as kubectl prints them. Files are watched; one that does not parse keeps its last good content and is reported.
-/// With --kube it watches a cluster, found by KUBECONFIG or as a pod's own: pods of OpenKruiseGame and GameServers
+/// With --kube (or a part `kube` in the configuration file) it watches a cluster, found by KUBECONFIG or as a pod's own: pods of OpenKruiseGame and GameServers
 /// of Agones. No Envoy is answered before everything was read once.
 #[derive(Debug, Args)]
 struct TypedServe {
     /// A YAML file with any of: fleet, xds, admin, hostTemplate, maxFileBytes, kube (see the README). Flags win over it.
+    /// A part `kube` switches the watch of a cluster on; with `watch: false` in it, it only says how objects in files
+    /// are read.
     #[arg(long, value_name = "FILE", env = "TIDEGATE_CONFIG")]
     config: Option<PathBuf>,
     /// The fleet directory [default: ./fleet, or none with --kube]
@@ -95,9 +102,8 @@ struct TypedServe {
     /// Where health, metrics and the API are [default: 127.0.0.1:18080]
     #[arg(long, value_name = "ADDR", env = "TIDEGATE_ADMIN")]
     admin: Option<SocketAddr>,
-    /// Hosts of servers whose annotations name none, such as `<name>.games.example.com`
-    #[arg(long, value_name = "HOSTS", env = "TIDEGATE_HOST_TEMPLATE")]
-    host_template: Option<String>,
+    #[command(flatten)]
+    rules: TypedRules,
     #[command(flatten)]
     kube: TypedKube,
 }
@@ -114,7 +120,7 @@ struct File {
     kube: Option<KubeFile>,
 }
 
-/// Prints an Envoy bootstrap: `tidegate bootstrap > envoy.yaml && envoy -c envoy.yaml`
+/// Prints an Envoy bootstrap: `tidegate bootstrap -o envoy.yaml && envoy -c envoy.yaml`
 ///
 /// The listener in it is static, so nothing that Tidegate streams can drain it.
 #[derive(Debug, Args)]
@@ -125,6 +131,12 @@ struct TypedBootstrap {
     /// Where players connect
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:10000")]
     http: SocketAddr,
+    /// Where players connect by TLS, beside --http
+    #[arg(long, value_name = "ADDR", requires_all = ["tls_dir", "output"])]
+    https: Option<SocketAddr>,
+    /// The folder of tls.crt and tls.key for --https; Envoy notices when they are renewed, as in a mounted Secret
+    #[arg(long, value_name = "DIR", requires = "https")]
+    tls_dir: Option<PathBuf>,
     /// Where Envoy's own admin page is
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:19000")]
     envoy_admin: SocketAddr,
@@ -143,6 +155,30 @@ struct TypedBootstrap {
     /// Leave out the reports of live sessions
     #[arg(long)]
     no_load_reports: bool,
+    /// Write to this file, and not to standard output; with --https also FILE with .tls.yaml in place of its .yaml,
+    /// where Envoy reads which certificate to use: it must find both under the same path as here
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Also copy this program to FILE, so that `FILE drain` can run beside an Envoy whose image has no shell
+    #[arg(long, value_name = "FILE")]
+    install: Option<PathBuf>,
+}
+
+/// Empties an Envoy before it ends, as a preStop hook: those inside play on, the next connection goes elsewhere.
+///
+/// Tells Envoy to close each connection at the end of its request (`/healthcheck/fail`), and returns when no request
+/// and no WebSocket is left, or the time is over. What ends Envoy is up to you.
+#[derive(Debug, Args)]
+struct TypedDrain {
+    /// Where Envoy's own admin page is
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:19000")]
+    envoy_admin: SocketAddr,
+    /// Wait so long even when it is empty: load balancers go on sending newcomers for a while
+    #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(..=MAX_DRAIN))]
+    at_least: u64,
+    /// Wait no longer; keep it below the Pod's terminationGracePeriodSeconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 3540, value_parser = clap::value_parser!(u64).range(..=MAX_DRAIN))]
+    at_most: u64,
 }
 
 /// Plays: the control plane, a real Envoy and small WebSocket game servers, on loopback.
@@ -168,14 +204,23 @@ struct TypedDemo {
 }
 
 /// Reads fleet files and prints every problem with its place; exits with 1 if there is any.
+///
+/// Reads what `serve` reads: our own servers, and Kubernetes' objects as kubectl prints them. Of a GameServerSet or
+/// an Agones Fleet without servers it shows the first ones that would be made, so that a manifest can be read before
+/// it is applied; of a pod or GameServer that is not routed it says why.
 #[derive(Debug, Args)]
 struct TypedCheck {
     /// Files or directories
     #[arg(required = true)]
     paths: Vec<PathBuf>,
-    /// Hosts of servers whose annotations name none, as for `serve`
-    #[arg(long, value_name = "HOSTS")]
-    host_template: Option<String>,
+    /// The configuration file of `serve`, for its hostTemplate and for how its part `kube` has objects read
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    rules: TypedRules,
+    /// How many servers of a set or fleet are shown that has none yet
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=100))]
+    samples: u8,
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
 }
@@ -234,15 +279,26 @@ pub enum Command {
     /// Run the control plane.
     Serve(Serve),
     /// Print a bootstrap.
-    Bootstrap(Options),
+    Bootstrap {
+        /// What Envoy has to know.
+        options: Options,
+        /// The file to write, in place of standard output.
+        output: Option<PathBuf>,
+        /// Where to copy this program to.
+        install: Option<PathBuf>,
+    },
+    /// Empty an Envoy.
+    Drain(Drain),
     /// Play.
     Demo(Demo),
     /// Read fleet files.
     Check {
         /// Files or directories.
         paths: Vec<PathBuf>,
-        /// For servers that name no host.
-        host_template: Option<String>,
+        /// How objects are read.
+        rules: Rules,
+        /// Servers that are shown of a set or fleet without any.
+        samples: usize,
         /// How to print.
         output: Output,
     },
@@ -259,8 +315,8 @@ pub struct Serve {
     pub xds: SocketAddr,
     /// Where health, metrics and the API are.
     pub admin: SocketAddr,
-    /// Hosts of servers that name none.
-    pub host_template: Option<String>,
+    /// How objects are read, those in files and those of a cluster.
+    pub rules: Rules,
     /// Largest fleet file that is read.
     pub max_file_bytes: u64,
     /// The cluster, if one is watched.
@@ -273,11 +329,22 @@ impl Default for Serve {
             fleet: Some("fleet".into()),
             xds: ([127, 0, 0, 1], 18000).into(),
             admin: ([127, 0, 0, 1], 18080).into(),
-            host_template: None,
+            rules: Rules::default(),
             max_file_bytes: MAX_FILE_BYTES,
             kube: None,
         }
     }
+}
+
+/// How an Envoy is emptied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// Its admin page.
+    pub envoy_admin: SocketAddr,
+    /// How long it is given when it is empty already.
+    pub at_least: Duration,
+    /// How long it is given at most.
+    pub at_most: Duration,
 }
 
 /// The demo's configuration.
@@ -335,27 +402,15 @@ fn meaning(typed: Typed) -> anyhow::Result<Invocation> {
     let Typed { command, log_format, log_filter } = typed;
     let command = match command {
         TypedCommand::Serve(typed) => Command::Serve(serve(typed)?),
-        TypedCommand::Bootstrap(typed) => {
-            let TypedBootstrap {
-                xds,
-                http,
-                envoy_admin,
-                gateway,
-                node_id,
-                routes,
-                clusters,
-                no_load_reports,
-            } = typed;
-            Command::Bootstrap(Options {
-                xds,
-                http,
-                envoy_admin,
-                gateway,
-                node_id,
-                routes,
-                clusters,
-                load_reports: !no_load_reports,
-            })
+        TypedCommand::Bootstrap(typed) => bootstrap(typed)?,
+        TypedCommand::Drain(TypedDrain { envoy_admin, at_least, at_most }) => {
+            if at_least > at_most {
+                bail!(
+                    "--at-least {at_least} is more than --at-most {at_most}; expected no more seconds than that"
+                );
+            }
+            let [at_least, at_most] = [at_least, at_most].map(Duration::from_secs);
+            Command::Drain(Drain { envoy_admin, at_least, at_most })
         }
         TypedCommand::Demo(typed) => {
             let TypedDemo { servers, seconds, http, admin, envoy } = typed;
@@ -367,8 +422,10 @@ fn meaning(typed: Typed) -> anyhow::Result<Invocation> {
                 envoy,
             })
         }
-        TypedCommand::Check(TypedCheck { paths, host_template, output }) => {
-            Command::Check { paths, host_template, output }
+        TypedCommand::Check(TypedCheck { paths, config, rules, samples, output }) => {
+            let file = config.as_deref().map(file).transpose()?.unwrap_or_default();
+            let rules = kube::rules(rules, file.host_template, file.kube.as_ref());
+            Command::Check { paths, rules, samples: samples.into(), output }
         }
         TypedCommand::Routes(TypedList { filter, ask }) => question(ask, Question::Routes(filter)),
         TypedCommand::Servers(TypedList { filter, ask }) => question(ask, Question::Servers(filter)),
@@ -384,24 +441,59 @@ fn meaning(typed: Typed) -> anyhow::Result<Invocation> {
     Ok(Invocation { log_format, log_filter, command })
 }
 
+fn bootstrap(typed: TypedBootstrap) -> anyhow::Result<Command> {
+    let TypedBootstrap {
+        xds,
+        http,
+        https,
+        tls_dir,
+        envoy_admin,
+        gateway,
+        node_id,
+        routes,
+        clusters,
+        no_load_reports,
+        output,
+        install,
+    } = typed;
+    let https = match (https, tls_dir, &output) {
+        (Some(address), Some(folder), Some(output)) => Some(Https {
+            address,
+            folder: path_for_envoy("--tls-dir", &folder)?,
+            secret: path_for_envoy("--output", &output.with_extension("tls.yaml"))?,
+        }),
+        _ => None,
+    };
+    let load_reports = !no_load_reports;
+    let options = Options { xds, http, https, envoy_admin, gateway, node_id, routes, clusters, load_reports };
+    Ok(Command::Bootstrap { options, output, install })
+}
+
+/// The path as a process with another working directory finds it.
+fn path_for_envoy(flag: &str, path: &Path) -> anyhow::Result<FilePath> {
+    let absolute = std::path::absolute(path).with_context(|| format!("{flag} {}", path.display()))?;
+    // What is no UTF-8 becomes a character that the path may not hold, and is refused by name.
+    absolute.to_string_lossy().parse().with_context(|| flag.to_owned())
+}
+
 fn question(ask: TypedAsk, question: Question) -> Command {
     let TypedAsk { admin, output } = ask;
     Command::Ask(Ask { admin, output, question })
 }
 
 fn serve(typed: TypedServe) -> anyhow::Result<Serve> {
-    let TypedServe { config, fleet, xds, admin, host_template, kube } = typed;
+    let TypedServe { config, fleet, xds, admin, rules, kube } = typed;
     let file = config.as_deref().map(file).transpose()?.unwrap_or_default();
     let default = Serve::default();
-    let host_template = host_template.or(file.host_template);
-    let kube = kube::meaning(kube, file.kube, host_template.as_deref())?;
+    let rules = kube::rules(rules, file.host_template, file.kube.as_ref());
+    let kube = kube::meaning(kube, file.kube)?;
     // In a cluster nobody has a ./fleet; who wants both says so.
     let implied = if kube.is_some() { None } else { default.fleet };
     Ok(Serve {
         fleet: fleet.or(file.fleet).or(implied),
         xds: xds.or(file.xds).unwrap_or(default.xds),
         admin: admin.or(file.admin).unwrap_or(default.admin),
-        host_template,
+        rules,
         max_file_bytes: file.max_file_bytes.unwrap_or(default.max_file_bytes),
         kube,
     })

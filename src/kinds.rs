@@ -13,7 +13,7 @@ mod meta;
 pub mod okg;
 pub mod pod;
 
-pub use fleet::{Fleet, Network, Noted, ROUTED, Sources, Subject, Target, URL};
+pub use fleet::{Change, Fleet, Network, Noted, ROUTED, Sources, Subject, Target};
 pub use meta::{Meta, Owner};
 
 /// The kinds that are read.
@@ -232,6 +232,19 @@ impl Rules {
     /// True when objects of this ingress class are ours.
     pub fn claims(&self, class: Option<&str>) -> bool {
         self.classes.contains(class.unwrap_or_default())
+    }
+}
+
+/// Why objects of an ingress class are not routed, in a user's words.
+fn unclaimed(class: Option<&str>) -> String {
+    match class {
+        Some(class) => {
+            let class = &class[..class.floor_char_boundary(128)];
+            format!(
+                "its ingress class is {class:?}, which is not claimed here; --ingress-class {class} claims it"
+            )
+        }
+        None => "it names no ingress class; --ingress-class= claims those that name none".to_owned(),
     }
 }
 

@@ -1,13 +1,14 @@
 //! Parses what was typed, starts tracing, runs it, and turns an error into an exit code.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use tidegate::app::App;
-use tidegate::bootstrap::bootstrap;
+use tidegate::bootstrap::{Options, bootstrap, tls};
 use tidegate::check::Checked;
 use tidegate::cli::{self, Command, Invocation, LogFormat, Output};
+use tidegate::drain::{Drained, drain};
 use tidegate::{client, demo};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -25,11 +26,29 @@ fn main() -> ExitCode {
 fn run(invocation: Invocation) -> anyhow::Result<ExitCode> {
     let Invocation { log_format, log_filter, command } = invocation;
     match command {
-        Command::Bootstrap(options) => {
-            print(&bootstrap(&options))?;
+        Command::Bootstrap { options, output, install } => {
+            if let Some(file) = install {
+                let own = std::env::current_exe().context("--install: finding this program")?;
+                std::fs::copy(own, &file)
+                    .with_context(|| format!("--install: writing {}", file.display()))?;
+            }
+            match output {
+                Some(file) => write_bootstrap(&options, &file)?,
+                None => print(&bootstrap(&options))?,
+            }
             Ok(ExitCode::SUCCESS)
         }
-        Command::Check { paths, host_template, output } => check(&paths, host_template.as_deref(), output),
+        Command::Drain(config) => {
+            let said = match runtime()?.block_on(drain(config))? {
+                Drained::Empty => "empty".to_owned(),
+                Drained::Left(count) => format!("the time is over; requests and WebSockets left: {count}"),
+            };
+            print(&format!("{said}\n"))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Check { paths, rules, samples, output } => {
+            check(&Checked::read(&paths, &rules, samples), output)
+        }
         Command::Ask(ask) => {
             let answer = runtime()?.block_on(client::ask(ask))?;
             print(&format!("{answer}\n"))?;
@@ -69,6 +88,17 @@ fn log(
     Ok(())
 }
 
+/// Writes the bootstrap to a file, after what it refers to.
+fn write_bootstrap(options: &Options, file: &Path) -> anyhow::Result<()> {
+    let write = |file: &Path, text: String| {
+        std::fs::write(file, text).with_context(|| format!("--output: writing {}", file.display()))
+    };
+    if let Some(https) = &options.https {
+        write(Path::new(https.secret.as_str()), tls::secret(https))?;
+    }
+    write(file, bootstrap(options))
+}
+
 /// Writes to standard output. A reader that has seen enough, such as `head`, is no error.
 fn print(text: &str) -> anyhow::Result<()> {
     use std::io::{ErrorKind, Write};
@@ -93,10 +123,9 @@ async fn interrupted() {
     }
 }
 
-fn check(paths: &[PathBuf], host_template: Option<&str>, output: Output) -> anyhow::Result<ExitCode> {
-    let checked = Checked::read(paths, host_template);
+fn check(checked: &Checked, output: Output) -> anyhow::Result<ExitCode> {
     let text = match output {
-        Output::Json => serde_json::to_string_pretty(&checked)? + "\n",
+        Output::Json => serde_json::to_string_pretty(checked)? + "\n",
         Output::Table => checked.to_string(),
     };
     print(&text)?;

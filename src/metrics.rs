@@ -136,6 +136,8 @@ pub struct Metrics {
     pub streams: Gauge,
     /// Streams that were ended for what they asked, or for falling behind.
     pub refused_streams: Counter,
+    /// Time from a commit to the responses that carry it.
+    pub push_seconds: Histogram,
     /// Responses by type.
     pub pushes: Family<TypeLabel, Counter>,
     /// Resources in responses by type.
@@ -178,6 +180,7 @@ impl Metrics {
             held: Gauge::default(),
             streams: Gauge::default(),
             refused_streams: Counter::default(),
+            push_seconds: seconds(),
             pushes: Family::default(),
             pushed_resources: Family::default(),
             pushed_removals: Family::default(),
@@ -233,6 +236,12 @@ impl Metrics {
             "streams_refused",
             "ADS streams ended for what they asked or for falling behind",
             metrics.refused_streams.clone(),
+        );
+        r.register_with_unit(
+            "push",
+            "From a commit to the responses that carry it",
+            Unit::Seconds,
+            metrics.push_seconds.clone(),
         );
         r.register("pushes", "Responses sent to Envoys", metrics.pushes.clone());
         r.register("pushed_resources", "Resources in those responses", metrics.pushed_resources.clone());

@@ -20,6 +20,8 @@ use crate::model::{
 
 /// All our annotations begin with this.
 pub const PREFIX: &str = "tidegate.dev/";
+/// The annotation that says where players reach a server: its URLs, comma-separated. It is written, not read.
+pub const URL: &str = "tidegate.dev/url";
 /// Most hosts, gateways or maintenance paths one server may name.
 pub const MAX_ITEMS: usize = 64;
 /// Longest annotation value that is read, in bytes.
@@ -244,7 +246,8 @@ impl<'a> Reader<'a> {
         for layer in self.facts.layers {
             for key in layer.values.keys() {
                 let Some(short) = key.strip_prefix(PREFIX) else { continue };
-                if KNOWN.contains(&short) {
+                // What is said of a server is no wish of its author's.
+                if KNOWN.contains(&short) || *key == URL {
                     continue;
                 }
                 let nearest = KNOWN

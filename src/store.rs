@@ -5,7 +5,8 @@
 //! read: `synced` is awaited first.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
+use std::time::Instant;
 
 use tokio::sync::watch;
 
@@ -21,6 +22,7 @@ const TOMBSTONES: usize = 100_000;
 pub struct Store {
     snapshot: RwLock<Snapshot>,
     revision: watch::Sender<Revision>,
+    committed: Mutex<Instant>,
     synced: watch::Sender<bool>,
     whole: AtomicBool,
     tombstones: usize,
@@ -33,6 +35,7 @@ impl Default for Store {
         Self {
             snapshot: RwLock::new(snapshot),
             revision,
+            committed: Mutex::new(Instant::now()),
             synced: watch::Sender::new(false),
             whole: AtomicBool::new(false),
             tombstones: TOMBSTONES,
@@ -54,7 +57,13 @@ impl Store {
             let applied = snapshot.apply(commit.changes);
             (applied, snapshot.revision())
         };
-        self.revision.send_if_modified(|seen| std::mem::replace(seen, revision) != revision);
+        self.revision.send_if_modified(|seen| {
+            let is_news = std::mem::replace(seen, revision) != revision;
+            if is_news {
+                *self.committed.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            }
+            is_news
+        });
         applied
     }
 
@@ -83,6 +92,11 @@ impl Store {
     /// The revision of the last commit.
     pub fn revision(&self) -> Revision {
         *self.revision.borrow()
+    }
+
+    /// When the last commit was that changed something.
+    pub fn committed(&self) -> Instant {
+        *self.committed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Wakes at each commit that changed something.

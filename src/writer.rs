@@ -238,8 +238,7 @@ impl Work {
             };
             let refused = if refusals.is_empty() { None } else { refused(&refusals, placement) };
             let acknowledged = refused.is_none() && floor.is_some_and(|floor| floor >= placement.revision);
-            let wanted =
-                words::wanted(&entry.subject, placement, acknowledged, &self.writer.config.public_url);
+            let wanted = words::wanted(&entry.subject, placement, acknowledged, &self.writer.config);
             let complaints = words::complaints(&entry.subject.servers, placement, refused);
             let write = wanted.beyond(&entry.written, complaints, &entry.complained);
             if write.is_empty() {

@@ -67,9 +67,9 @@ fn words<'a>(text: &'a str, key: &str) -> Vec<&'a str> {
 
 fn render(fleet: &Path) -> String {
     let text = fs::read_to_string(fleet).unwrap();
-    let checked = files::read_paths(&[fleet.to_owned()], None);
+    let checked = files::read_paths(&[fleet.to_owned()], &tidegate::kinds::Rules::default(), 1);
     assert_eq!(checked.problems, [], "{}", fleet.display());
-    let servers: Vec<_> = checked.servers.into_iter().map(|(_, server)| server).collect();
+    let servers: Vec<_> = checked.servers.into_iter().map(|found| found.server).collect();
     let mut out = String::new();
     for (server, problem) in
         servers.iter().flat_map(|server| server.problems.iter().map(move |p| (server, p)))

@@ -35,7 +35,7 @@ const ROWS: [&[&str]; 12] = [
     &["report"],
     &["store", "metrics", "envoys", "cli"],
     &["owner"],
-    &["sources", "ads", "client"],
+    &["sources", "ads", "client", "drain"],
     &["admin", "check", "writer"],
     &["app"],
     &["demo"],

@@ -1,23 +1,61 @@
 //! The real binary as a child, on ports of its own choosing, killed when dropped.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStderr, Command};
 
 const LIMIT: Duration = Duration::from_mins(1);
+/// How soon a page that is not there yet is asked for again.
+const PACE: Duration = Duration::from_millis(10);
+
+/// The binary that was named, or the one beside this program.
+pub(crate) fn binary(named: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let path = match named {
+        Some(path) => path.to_owned(),
+        None => std::env::current_exe()?.with_file_name("tidegate"),
+    };
+    if !path.is_file() {
+        bail!(
+            "there is no {}: build it by `cargo build --release`, or name one by --tidegate",
+            path.display()
+        );
+    }
+    Ok(path)
+}
+
+/// A page of an admin address, head and body.
+pub(crate) async fn page(admin: SocketAddr, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(admin).await?;
+    let head = format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await?;
+    Ok(text)
+}
+
+/// What the binary prints when it is run to its end.
+pub(crate) async fn printed(binary: &Path, arguments: &[&str]) -> anyhow::Result<String> {
+    let run = Command::new(binary).args(arguments).stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = tokio::time::timeout(LIMIT, run).await.context("tidegate did not end")??;
+    if !output.status.success() {
+        bail!("tidegate {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}
 
 /// A control plane that listens.
 pub(crate) struct Tidegate {
     pub(crate) xds: SocketAddr,
+    pub(crate) pid: u32,
+    admin: SocketAddr,
     child: Child,
-    // Held open: a closed pipe would end the child's logging with an error.
-    _log: Lines<BufReader<ChildStderr>>,
 }
 
 impl Tidegate {
@@ -43,21 +81,44 @@ impl Tidegate {
             .spawn()
             .with_context(|| format!("{}: build it by `cargo build --release`", binary.display()))?;
         let mut log = BufReader::new(child.stderr.take().context("a pipe for its log")?).lines();
-        let xds = tokio::time::timeout(LIMIT, async {
+        let addresses = tokio::time::timeout(LIMIT, async {
             while let Some(line) = log.next_line().await? {
                 let line: Value = serde_json::from_str(&line).unwrap_or_default();
                 if line["message"] == "listening" {
-                    return line["xds"].as_str().unwrap_or_default().parse().context("its address");
+                    let address = |name: &str| line[name].as_str().unwrap_or_default().parse();
+                    return Ok((address("xds").context("its address")?, address("admin")?));
                 }
             }
             bail!("it ended before it listened")
         });
-        let xds = xds.await.context("it did not listen in time")??;
-        Ok(Self { xds, child, _log: log })
+        let (xds, admin) = addresses.await.context("it did not listen in time")??;
+        let pid = child.id().context("it ended")?;
+        tokio::spawn(read_on(log));
+        Ok(Self { xds, pid, admin, child })
+    }
+
+    /// Returns when it has read its fleet.
+    pub(crate) async fn ready(&self) -> anyhow::Result<()> {
+        let asking = async {
+            while !page(self.admin, "/readyz").await.is_ok_and(|page| page.starts_with("HTTP/1.1 200 ")) {
+                tokio::time::sleep(PACE).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, asking).await.context("it did not read its fleet in time")
     }
 
     /// Ends it, and waits until it has.
     pub(crate) async fn end(mut self) -> anyhow::Result<()> {
         self.child.kill().await.context("ending the control plane")
+    }
+}
+
+/// A log that nobody reads fills its pipe, and the child stands still at its next line. What it warns of is
+/// passed on: it may be why a figure is odd.
+async fn read_on(mut log: Lines<BufReader<ChildStderr>>) {
+    while let Ok(Some(line)) = log.next_line().await {
+        if line.contains(r#""level":"WARN""#) || line.contains(r#""level":"ERROR""#) {
+            eprintln!("tidegate: {line}");
+        }
     }
 }

@@ -1,12 +1,26 @@
-//! What is said of a cluster: flags, and the `kube` part of the configuration file.
+//! What is said of Kubernetes: how its objects are read, and which cluster is watched. Flags, and the `kube`
+//! part of the configuration file.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use anyhow::bail;
 use clap::Args;
 use serde::Deserialize;
 
 use crate::kinds::{Door, Manager, PublishAt, Readiness, Rules, Upstream};
+
+/// How objects are read, those of a cluster and those in files.
+#[derive(Debug, Default, Args)]
+pub(super) struct TypedRules {
+    /// Hosts of servers whose annotations name none, such as `<name>.games.example.com`
+    #[arg(long, value_name = "HOSTS", env = "TIDEGATE_HOST_TEMPLATE")]
+    host_template: Option<String>,
+    /// An ingress class that is ours, in a cluster and in files; say it again for more, and "" for objects that name
+    /// none [default: tidegate]
+    #[arg(long, value_name = "CLASS")]
+    ingress_class: Vec<String>,
+}
 
 /// The flags.
 #[derive(Debug, Default, Args)]
@@ -21,9 +35,6 @@ pub(super) struct TypedKube {
     /// Only pods and Agones GameServers with these labels, such as `region=eu`
     #[arg(long, value_name = "LABELS", requires = "kube")]
     selector: Option<String>,
-    /// An ingress class that is ours; say it again for more, and "" for objects that name none [default: tidegate]
-    #[arg(long, value_name = "CLASS", requires = "kube")]
-    ingress_class: Vec<String>,
     /// Write to game servers that Envoys route them: needs the right to patch them
     #[arg(long, env = "TIDEGATE_WRITE_BACK", requires = "kube")]
     write_back: bool,
@@ -33,6 +44,7 @@ pub(super) struct TypedKube {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct KubeFile {
+    watch: Option<bool>,
     namespaces: Option<BTreeSet<String>>,
     selector: Option<String>,
     sources: Option<BTreeSet<Manager>>,
@@ -45,6 +57,7 @@ pub(super) struct KubeFile {
     lease_namespace: Option<String>,
     lease_name: Option<String>,
     public_url: Option<String>,
+    public_address: Option<IpAddr>,
     writes_per_second: Option<u32>,
 }
 
@@ -57,8 +70,6 @@ pub struct Kube {
     pub namespaces: BTreeSet<String>,
     /// A label selector; empty: all.
     pub selector: String,
-    /// How objects are read.
-    pub rules: Rules,
     /// What is written, if anything is.
     pub write_back: Option<WriteBack>,
 }
@@ -72,8 +83,27 @@ pub struct WriteBack {
     pub lease_name: String,
     /// A server's URL: `{host}` and `{path}` stand for its own.
     pub public_url: String,
+    /// Envoy's address for players, for those who are told no names.
+    pub public_address: Option<IpAddr>,
     /// Most objects that are written to in a second.
     pub writes_per_second: u32,
+}
+
+impl WriteBack {
+    /// The port of the public URL; `None` when it is no URL of a server.
+    pub fn public_port(&self) -> Option<u16> {
+        let (scheme, rest) = self.public_url.split_once("://")?;
+        let behind = rest.strip_prefix("{host}")?.trim_end_matches("{path}");
+        let implied = match scheme {
+            "https" | "wss" => 443,
+            "http" | "ws" => 80,
+            _ => return None,
+        };
+        match behind {
+            "" => Some(implied),
+            port => port.strip_prefix(':')?.parse().ok().filter(|port| *port != 0),
+        }
+    }
 }
 
 impl Default for WriteBack {
@@ -82,32 +112,33 @@ impl Default for WriteBack {
             lease_namespace: None,
             lease_name: "tidegate".into(),
             public_url: "https://{host}{path}".into(),
+            public_address: None,
             writes_per_second: 100,
         }
     }
 }
 
-/// What flags and file come to; nothing, when neither asks for a cluster.
-pub(super) fn meaning(
-    typed: TypedKube,
-    file: Option<KubeFile>,
-    host_template: Option<&str>,
-) -> anyhow::Result<Option<Kube>> {
-    if !typed.kube && file.is_none() {
-        return Ok(None);
+/// How objects are read, by flags and file.
+pub(super) fn rules(typed: TypedRules, host_template: Option<String>, file: Option<&KubeFile>) -> Rules {
+    let TypedRules { host_template: typed_template, ingress_class } = typed;
+    let mut rules = Rules { host_template: typed_template.or(host_template), ..Rules::default() };
+    if let Some(file) = file {
+        rules.classes = file.ingress_classes.clone().unwrap_or(rules.classes);
+        rules.ops_states.extend(file.ops_states.clone().unwrap_or_default());
+        rules.readiness = file.readiness.unwrap_or_default();
+        rules.upstream = file.upstream.unwrap_or_default();
+        rules.publish_at = file.publish_at.unwrap_or_default();
     }
+    if !ingress_class.is_empty() {
+        rules.classes = ingress_class.into_iter().collect();
+    }
+    rules
+}
+
+/// The cluster that flags or file ask for; none when neither does, or the file only says how objects are read.
+pub(super) fn meaning(typed: TypedKube, file: Option<KubeFile>) -> anyhow::Result<Option<Kube>> {
+    let is_watched = typed.kube || file.as_ref().is_some_and(|file| file.watch.unwrap_or(true));
     let file = file.unwrap_or_default();
-    let mut rules = Rules { host_template: host_template.map(str::to_owned), ..Rules::default() };
-    let asked = |typed: Vec<String>, file: Option<BTreeSet<String>>| {
-        if typed.is_empty() { file } else { Some(typed.into_iter().collect()) }
-    };
-    if let Some(classes) = asked(typed.ingress_class, file.ingress_classes) {
-        rules.classes = classes;
-    }
-    rules.ops_states.extend(file.ops_states.unwrap_or_default());
-    rules.readiness = file.readiness.unwrap_or_default();
-    rules.upstream = file.upstream.unwrap_or_default();
-    rules.publish_at = file.publish_at.unwrap_or_default();
     let managers = file.sources.unwrap_or_else(|| Manager::ALL.into());
     if managers.is_empty() {
         bail!("kube.sources: names nobody; expected okg, agones or both, or leave it out for both");
@@ -117,28 +148,34 @@ pub(super) fn meaning(
         lease_namespace: file.lease_namespace,
         lease_name: file.lease_name.unwrap_or(default.lease_name),
         public_url: file.public_url.unwrap_or(default.public_url),
+        public_address: file.public_address,
         writes_per_second: file.writes_per_second.unwrap_or(default.writes_per_second),
     };
     if !(1..=10_000).contains(&write_back.writes_per_second) {
         bail!("kube.writesPerSecond: {} is not a number from 1 to 10000", write_back.writes_per_second);
     }
-    if !write_back.public_url.contains("{host}") {
+    if write_back.public_port().is_none() {
         bail!(
-            "kube.publicUrl: {:?} has no {{host}}; expected a URL such as https://{{host}}{{path}}",
+            "kube.publicUrl: {:?} is not a URL with {{host}} such as https://{{host}}{{path}} or http://{{host}}:8080{{path}}",
             write_back.public_url
         );
     }
-    let namespaces = asked(typed.namespace, file.namespaces).unwrap_or_default();
+    let namespaces = if typed.namespace.is_empty() {
+        file.namespaces.unwrap_or_default()
+    } else {
+        typed.namespace.into_iter().collect()
+    };
     if let Some(bad) = namespaces.iter().find(|name| !is_namespace(name)) {
         bail!("namespace {bad:?} is none; expected up to 63 small letters, digits and hyphens");
     }
-    Ok(Some(Kube {
+    // What is not watched is checked all the same: it may be switched on by a flag.
+    let kube = Kube {
         managers,
         namespaces,
         selector: typed.selector.or(file.selector).unwrap_or_default(),
-        rules,
         write_back: (typed.write_back || file.write_back.unwrap_or(false)).then_some(write_back),
-    }))
+    };
+    Ok(is_watched.then_some(kube))
 }
 
 /// A DNS label, as RFC 1123 has it.

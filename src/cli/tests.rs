@@ -17,8 +17,8 @@ fn the_command_line_is_sound() {
 fn defaults_are_those_of_the_readme() {
     let Command::Serve(serve) = read("serve").unwrap() else { panic!() };
     assert_eq!(serve, Serve::default());
-    let Command::Bootstrap(options) = read("bootstrap").unwrap() else { panic!() };
-    assert_eq!(options, Options::default());
+    let Command::Bootstrap { options, output, install } = read("bootstrap").unwrap() else { panic!() };
+    assert_eq!((options, output, install), (Options::default(), None, None));
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn flags_win_over_the_file() {
         (serve.fleet.as_deref().and_then(Path::to_str), serve.xds.port(), serve.admin.port()),
         (Some("/srv/fleet"), 2, 18080)
     );
-    assert_eq!(serve.host_template.as_deref(), Some("<name>.x"));
+    assert_eq!(serve.rules.host_template.as_deref(), Some("<name>.x"));
 }
 
 #[test]
@@ -67,6 +67,52 @@ fn a_target_is_what_a_player_types() {
 }
 
 #[test]
+fn tls_needs_a_certificate_and_a_file_to_name_it_in() {
+    for (line, missing) in [
+        ("bootstrap --https 0.0.0.0:443", "--tls-dir"),
+        ("bootstrap --https 0.0.0.0:443 --tls-dir /tls", "--output"),
+        ("bootstrap --tls-dir /tls", "--https"),
+        ("bootstrap --https 443 --tls-dir /tls -o x.yaml", "--https"),
+        ("bootstrap --https [::]:443 --tls-dir /t\u{e9} -o x.yaml", "--tls-dir"),
+        ("bootstrap --https [::]:443 --tls-dir /tls -o it's.yaml", "--output"),
+    ] {
+        let error = format!("{:#}", read(line).unwrap_err());
+        assert!(error.contains(missing), "{line}: {error}");
+    }
+    let read = read("bootstrap --https [::]:443 --tls-dir certs/ -o /etc/envoy/envoy.yaml").unwrap();
+    let Command::Bootstrap { options: Options { https: Some(https), .. }, .. } = read else { panic!() };
+    let here = std::env::current_dir().unwrap();
+    assert_eq!(https.folder.as_str(), here.join("certs").to_str().unwrap());
+    assert_eq!(https.secret.as_str(), "/etc/envoy/envoy.tls.yaml");
+}
+
+#[test]
+fn a_drain_has_an_end_behind_its_beginning() {
+    let Command::Drain(drain) = read("drain --at-least 0 --at-most 0").unwrap() else { panic!() };
+    assert_eq!(
+        (drain.at_least, drain.at_most, drain.envoy_admin.port()),
+        (Duration::ZERO, Duration::ZERO, 19000)
+    );
+    for line in
+        ["drain --at-least 3541", "drain --at-most=-1", "drain --at-most 604801", "drain --envoy-admin x"]
+    {
+        let error = format!("{:#}", read(line).unwrap_err());
+        assert!(error.contains("--at-") || error.contains("--envoy-admin"), "{line}: {error}");
+    }
+}
+
+#[test]
+fn the_configurations_in_the_manifests_are_read() {
+    for folder in ["base", "overlays/okg", "overlays/agones"] {
+        let file = format!("{}/manifests/{folder}/tidegate.yaml", env!("CARGO_MANIFEST_DIR"));
+        let Command::Serve(serve) = read(&format!("serve --kube --config {file}")).unwrap() else { panic!() };
+        let kube = serve.kube.unwrap();
+        assert!(kube.write_back.is_none(), "{folder}: that is the component's to say");
+        assert!(serve.rules.claims(Some("tidegate")) && !serve.rules.claims(Some("nginx")), "{folder}");
+    }
+}
+
+#[test]
 fn a_cluster_is_watched_when_flags_or_the_file_say_so() {
     let Command::Serve(serve) = read("serve").unwrap() else { panic!() };
     assert_eq!(serve.kube, None);
@@ -74,16 +120,14 @@ fn a_cluster_is_watched_when_flags_or_the_file_say_so() {
     assert_eq!(serve.fleet, None, "nobody has a ./fleet in a cluster");
     let kube = serve.kube.unwrap();
     assert_eq!((kube.managers.len(), kube.namespaces.len(), kube.write_back), (2, 0, None));
-    assert!(
-        kube.rules.claims(Some("tidegate")) && !kube.rules.claims(None) && !kube.rules.claims(Some("nginx"))
-    );
+    let rules = serve.rules;
+    assert!(rules.claims(Some("tidegate")) && !rules.claims(None) && !rules.claims(Some("nginx")));
     let line = "serve --kube --fleet f --namespace a --namespace b --ingress-class nginx --ingress-class= --write-back";
     let Command::Serve(serve) = read(line).unwrap() else { panic!() };
     let kube = serve.kube.unwrap();
     assert!(serve.fleet.is_some() && kube.namespaces.len() == 2);
-    assert!(
-        kube.rules.claims(Some("nginx")) && kube.rules.claims(None) && !kube.rules.claims(Some("tidegate"))
-    );
+    let rules = serve.rules;
+    assert!(rules.claims(Some("nginx")) && rules.claims(None) && !rules.claims(Some("tidegate")));
     assert_eq!(kube.write_back, Some(WriteBack::default()));
     assert!(read("serve --write-back").is_err(), "without a cluster there is nothing to write to");
 }
@@ -98,7 +142,7 @@ fn the_file_tells_how_a_cluster_is_read() {
     };
     let text = "kube:\n  sources: [okg]\n  opsStates: {WaitToBeDeleted: drain, Maintaining: open}\n  upstream: node\n";
     let Command::Serve(serve) = read_with(text).unwrap() else { panic!() };
-    let rules = serve.kube.unwrap().rules;
+    let rules = serve.rules;
     let said: Vec<_> = rules.ops_states.iter().map(|(state, door)| (state.as_str(), *door)).collect();
     assert_eq!(said, [("Kill", Door::Drain), ("Maintaining", Door::Open), ("WaitToBeDeleted", Door::Drain)]);
     assert_eq!(rules.upstream, Upstream::Node);
@@ -106,6 +150,10 @@ fn the_file_tells_how_a_cluster_is_read() {
         ("kube: {sources: []}\n", "kube.sources"),
         ("kube: {sources: [gke]}\n", "gke"),
         ("kube: {publicUrl: https://x}\n", "kube.publicUrl"),
+        ("kube: {publicUrl: \"ftp://{host}\"}\n", "kube.publicUrl"),
+        ("kube: {publicUrl: \"http://{host}:0\"}\n", "kube.publicUrl"),
+        ("kube: {publicAddress: edge.example.com}\n", "publicAddress"),
+        ("kube: {writesPerSecond: 0}\n", "kube.writesPerSecond"),
         ("kube: {namespaces: [A_b]}\n", "A_b"),
         ("kube: {opsStates: {Kill: shut}}\n", "shut"),
         ("kube: {leese: x}\n", "leese"),
@@ -113,4 +161,33 @@ fn the_file_tells_how_a_cluster_is_read() {
         let error = format!("{:#}", read_with(text).unwrap_err());
         assert!(error.contains(expected), "{error}");
     }
+}
+
+#[test]
+fn files_are_read_by_the_same_rules_without_a_cluster() {
+    let Command::Serve(serve) = read("serve --fleet dump --ingress-class nginx").unwrap() else { panic!() };
+    assert!(serve.kube.is_none() && serve.rules.claims(Some("nginx")));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tidegate.yaml");
+    let text =
+        "hostTemplate: <name>.x\nkube: {watch: false, ingressClasses: [alb], opsStates: {Full: drain}}\n";
+    std::fs::write(&path, text).unwrap();
+    let config = path.display();
+    let Command::Serve(serve) = read(&format!("serve --config {config}")).unwrap() else { panic!() };
+    assert_eq!((serve.kube, serve.fleet.as_deref()), (None, Some(Path::new("fleet"))));
+    assert!(serve.rules.claims(Some("alb")) && serve.rules.ops_states["Full"] == Door::Drain);
+    let Command::Serve(watching) = read(&format!("serve --kube --config {config}")).unwrap() else {
+        panic!()
+    };
+    assert!(watching.kube.is_some() && watching.rules == serve.rules, "a flag wins over the file");
+    let Command::Check { rules, samples, .. } = read(&format!("check --config {config} dump")).unwrap()
+    else {
+        panic!()
+    };
+    assert_eq!((rules, samples), (serve.rules, 3));
+    let Command::Check { rules, .. } = read("check dump --ingress-class a --ingress-class b").unwrap() else {
+        panic!()
+    };
+    assert_eq!(rules.classes.len(), 2);
+    assert!(read("check dump --samples 0").is_err());
 }

@@ -1,6 +1,8 @@
-//! Agones: a `GameServer` with our annotations.
+//! Agones: a `GameServer` with our annotations or Octops'.
 //!
-//! Where the server is reached stands in `place`, and what its state means to players in `life`. All of it depends on the object alone, never on its
+//! A route is asked for by Octops' mode annotation or by any annotation of ours. Octops' words are put
+//! into ours (`octops`), so that there is one grammar; where the server is reached stands in `place`,
+//! and what its state means to players in `life`. All of it depends on the object alone, never on its
 //! past: the loop from Allocated by `RequestReady` to Ready comes to equal servers.
 
 use std::collections::BTreeMap;
@@ -8,14 +10,19 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Deserializer};
 
-use super::fleet::URL;
 use super::pod::Pod;
-use super::{Meta, Rules};
+use super::{Meta, PublishAt, Rules};
 use crate::model::{Problem, ProblemKind, Server, ServerId, Source};
-use crate::spec::{self, Facts, Layer, State};
+use crate::spec::{self, Facts, Layer, State, URL};
 
+mod custom;
+mod fleet;
 mod life;
+mod octops;
 mod place;
+mod template;
+
+pub use fleet::{Fleet, FleetSpec, Template, sample};
 
 /// `agones.dev/v1` `GameServer`. Counters, lists, players and the pod's template are not read: versions
 /// that differ there alone are equal, and the SDK may write one a second.
@@ -106,14 +113,6 @@ pub struct Address {
     pub address: Box<str>,
 }
 
-/// `agones.dev/v1` `Fleet`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
-pub struct Fleet {
-    /// `metadata`
-    pub metadata: Meta,
-}
-
 /// An empty field says as much as none: the API server writes `null` for lists that are not filled.
 fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
     Option::deserialize(from).map(Option::unwrap_or_default)
@@ -134,7 +133,8 @@ impl At {
     }
 }
 
-/// The servers of a GameServer: one, or none when nobody asked for a route, or before it is scheduled.
+/// The servers of a GameServer: one, or none when nobody asked for a route, when its class is another
+/// controller's, or before it is scheduled.
 ///
 /// `pod` is the pod of its name: asked for its address where Agones does not tell it (before 1.40).
 pub fn servers(server: &GameServer, pod: Option<&Pod>, rules: &Rules, source: Source) -> Vec<Server> {
@@ -145,14 +145,42 @@ pub fn servers(server: &GameServer, pod: Option<&Pod>, rules: &Rules, source: So
 
 /// True when it runs and does not say its pod's address, as before Agones 1.40, though that is wanted.
 pub fn wants_pod(server: &GameServer, rules: &Rules) -> bool {
-    server.metadata.has_own_annotation()
-        && life::of(server, rules).is_some()
-        && place::wants_pod(server, rules)
+    is_ours(&server.metadata, rules) && life::of(server, rules).is_some() && place::wants_pod(server, rules)
+}
+
+/// The fleet that a GameServer is of.
+pub fn fleet_of(server: &GameServer) -> Option<&str> {
+    server.metadata.label(FLEET)
+}
+
+/// Why a GameServer makes no server.
+pub fn unrouted(server: &GameServer, rules: &Rules) -> String {
+    unasked(&server.metadata, rules).unwrap_or_else(|| {
+        let from = match rules.publish_at {
+            PublishAt::Scheduled => "Scheduled",
+            PublishAt::Ready => "Ready",
+        };
+        format!("its status.state is {:?}; it is routed from {from} on", short(&server.status.state))
+    })
+}
+
+/// Why a Fleet's GameServers would make no server.
+pub fn unrouted_fleet(fleet: &Fleet, rules: &Rules) -> String {
+    unasked(&fleet.spec.template.metadata, rules).unwrap_or_else(|| "it has no GameServer".to_owned())
+}
+
+fn unasked(meta: &Meta, rules: &Rules) -> Option<String> {
+    if !is_asked(meta) {
+        return Some("nothing asks for it: no octops.io/ mode and no tidegate.dev/ annotation".to_owned());
+    }
+    let class = octops::class(meta).filter(|class| !rules.claims(Some(class)))?;
+    Some(super::unclaimed(Some(class)))
 }
 
 /// Whether Octops' ready annotation is true; `None` without Octops' annotations.
-pub fn ready(_server: &GameServer) -> Option<bool> {
-    None
+pub fn ready(server: &GameServer) -> Option<bool> {
+    let meta = &server.metadata;
+    octops::is_asked(meta).then(|| meta.annotation(octops::READY).and_then(octops::truth) == Some(true))
 }
 
 /// The label that Agones gives to a Fleet's GameServers.
@@ -160,21 +188,23 @@ const FLEET: &str = "agones.dev/fleet";
 
 fn read(server: &GameServer, pod: Option<IpAddr>, rules: &Rules, source: Source, at: At) -> Option<Server> {
     let meta = &server.metadata;
-    if !meta.has_own_annotation() {
+    if !is_ours(meta, rules) {
         return None;
     }
     let life = life::of(server, rules)?;
     let place = place::of(server, pod, rules, at);
     let own = own(meta);
     let mut said = life::said_by_the_game(meta, &own, at);
+    let mut octops = if octops::is_asked(meta) { octops::words(server, &own, at) } else { Words::default() };
     let mut problems = place.problems;
     problems.extend(life.problem);
     problems.append(&mut said.problems);
+    problems.append(&mut octops.problems);
     let state = match life.state {
         State::Ready if place.is_awaited => State::Starting,
         state => state,
     };
-    let layers = [said.layer(at), Layer::new(at.annotations, &own)];
+    let layers = [said.layer(at), Layer::new(at.annotations, &own), octops.layer(at)];
     Some(spec::read(Facts {
         id: ServerId::new(source, &meta.namespace, &meta.name),
         name: None,
@@ -187,6 +217,15 @@ fn read(server: &GameServer, pod: Option<IpAddr>, rules: &Rules, source: Source,
         host_template: rules.host_template.as_deref(),
         problems,
     }))
+}
+
+fn is_asked(meta: &Meta) -> bool {
+    octops::is_asked(meta) || meta.has_own_annotation()
+}
+
+/// True when a route is asked for, and not of another controller.
+fn is_ours(meta: &Meta, rules: &Rules) -> bool {
+    is_asked(meta) && octops::class(meta).is_none_or(|class| rules.claims(Some(class)))
 }
 
 /// Our annotations as users write them, without the one that we write.
@@ -217,6 +256,17 @@ impl Words {
 
     fn layer(&self, at: At) -> Layer<'_> {
         Layer { field: at.annotations, values: &self.values, written: Some(&self.written) }
+    }
+}
+
+/// The first names of a list that may be long, for a problem.
+fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    const SHOWN: usize = 8;
+    let names: Vec<_> = names.collect();
+    let shown = names[..names.len().min(SHOWN)].join(", ");
+    match names.len() - names.len().min(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
 }
 

@@ -8,9 +8,8 @@ use std::sync::Arc;
 
 use super::{Key, Kind, Object, Rules, agones, okg, pod};
 use crate::model::{Event, Server, Source};
+use crate::spec::URL;
 
-/// The annotation that says where players reach a server: its URLs, comma-separated.
-pub const URL: &str = "tidegate.dev/url";
 /// The label of a server that every Envoy routes: an allocation can select it.
 pub const ROUTED: &str = "tidegate.dev/routed";
 
@@ -60,6 +59,15 @@ pub struct Subject {
     pub network: Option<Network>,
 }
 
+/// What became of an object.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// It is new, or this is its new version.
+    Put(Arc<Object>),
+    /// It is gone.
+    Gone(Key),
+}
+
 /// The sources that a fleet's servers are reported by.
 #[derive(Clone, Copy, Debug)]
 pub struct Sources {
@@ -74,7 +82,7 @@ pub struct Sources {
 pub struct Fleet {
     rules: Rules,
     sources: Sources,
-    objects: HashMap<Key, Object>,
+    objects: HashMap<Key, Arc<Object>>,
     /// How many objects there are, by kind and namespace.
     counts: BTreeMap<(Kind, Box<str>), usize>,
     /// The pods of a GameServerSet, and those it waits for, by the set's key.
@@ -121,40 +129,116 @@ impl Fleet {
 
     /// An object, as far as it is read.
     pub fn get(&self, key: &Key) -> Option<&Object> {
-        self.objects.get(key)
+        self.objects.get(key).map(|object| &**object)
+    }
+
+    /// What was told of a game server, by the object that stands for it: a pod, or a GameServer of Agones.
+    pub fn told(&self, root: &Key) -> &[Arc<Server>] {
+        self.told.get(root).map_or(&[], Vec::as_slice)
+    }
+
+    /// The servers whose pods are away and awaited, each with its set; in no order.
+    pub fn absent(&self) -> impl Iterator<Item = (Key, &Arc<Server>)> {
+        let away = self.told.iter().filter(|(root, _)| root.kind == Kind::Pod && self.pod(root).is_none());
+        away.flat_map(|(root, servers)| {
+            let set = okg::set_name(&root.name).map(|set| set_key(&root.namespace, set));
+            servers.iter().filter_map(move |server| Some((set.clone()?, server)))
+        })
+    }
+
+    /// Why an object makes no server though it is there; `None` of one that does, or never makes one.
+    pub fn unrouted(&self, key: &Key) -> Option<String> {
+        if !self.told(key).is_empty() {
+            return None;
+        }
+        match self.get(key)? {
+            Object::Pod(_) if key.kind == Kind::AgonesPod => None,
+            Object::Pod(pod) => Some(okg::unrouted(pod)),
+            Object::GameServerSet(set) => Some(okg::unrouted_set(set)),
+            Object::AgonesGameServer(server) => Some(agones::unrouted(server, &self.rules)),
+            Object::AgonesFleet(fleet) => Some(agones::unrouted_fleet(fleet, &self.rules)),
+            Object::OkgGameServer(_) => {
+                let pod = Key { kind: Kind::Pod, ..key.clone() };
+                let is_alone = self.get(&pod).is_none() && self.told(&pod).is_empty();
+                is_alone.then(|| "its pod is not there, and the address is the pod's".to_owned())
+            }
+        }
     }
 
     /// Takes an object's new version. Returns what that changes.
-    pub fn put(&mut self, object: Object) -> Vec<Event> {
+    pub fn put(&mut self, object: impl Into<Arc<Object>>) -> Vec<Event> {
+        self.apply([Change::Put(object.into())])
+    }
+
+    /// Forgets an object that is gone. Returns what that changes.
+    pub fn remove(&mut self, key: &Key) -> Vec<Event> {
+        self.apply([Change::Gone(key.clone())])
+    }
+
+    /// Takes what became of several objects at once. Returns what all of it changes: a pod that comes with its
+    /// set is read once, and never as if it had none.
+    pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) -> Vec<Event> {
+        let mut roots = BTreeSet::new();
+        for change in changes {
+            roots.extend(match change {
+                Change::Put(object) => self.enter(object),
+                Change::Gone(key) => self.leave(&key),
+            });
+        }
+        self.settle(roots)
+    }
+
+    /// Takes an object's new version. Returns the game servers that may differ by it.
+    fn enter(&mut self, object: Arc<Object>) -> BTreeSet<Key> {
         let key = object.key();
         match self.objects.get(&key) {
-            Some(held) if *held == object => return Vec::new(),
+            Some(held) if *held == object => return BTreeSet::new(),
             Some(_) => {}
             None => *self.counts.entry((key.kind, key.namespace.clone())).or_default() += 1,
         }
-        if let Object::AgonesGameServer(server) = &object {
+        if let Object::AgonesGameServer(server) = &*object {
             self.wants_agones_pods |= agones::wants_pod(server, &self.rules);
+        }
+        if let Some(roots) = self.resized(&key, &object) {
+            self.objects.insert(key.clone(), object);
+            self.line_up(&key);
+            return roots;
         }
         // A pod that changes its set would leave the old one: a set adopts no strangers, but a dump may say so.
         let mut roots = self.roots(&key);
         self.objects.insert(key.clone(), object);
         self.line_up(&key);
         roots.extend(self.roots(&key));
-        self.settle(roots)
+        roots
     }
 
-    /// Forgets an object that is gone. Returns what that changes.
-    pub fn remove(&mut self, key: &Key) -> Vec<Event> {
+    /// For a set that has only grown or shrunk: the servers that are awaited or no longer. An autoscaler writes
+    /// a set's size all day, and the servers that are there need not be read for it.
+    fn resized(&self, key: &Key, object: &Object) -> Option<BTreeSet<Key>> {
+        let (Object::GameServerSet(held), Object::GameServerSet(set)) = (self.get(key)?, object) else {
+            return None;
+        };
+        if !okg::differ_in_size_alone(held, set) {
+            return None;
+        }
+        let (before, after): (BTreeSet<_>, BTreeSet<_>) =
+            (okg::awaited(held).collect(), okg::awaited(set).collect());
+        let root = |name: &String| Key { kind: Kind::Pod, name: name.as_str().into(), ..key.clone() };
+        Some(before.symmetric_difference(&after).map(root).collect())
+    }
+
+    /// Forgets an object. Returns the game servers that may differ by it.
+    fn leave(&mut self, key: &Key) -> BTreeSet<Key> {
         let mut roots = self.roots(key);
         if self.objects.remove(key).is_none() {
-            return Vec::new();
+            return BTreeSet::new();
         }
         if let Some(count) = self.counts.get_mut(&(key.kind, key.namespace.clone())) {
             *count -= 1;
         }
         self.line_up(key);
         roots.extend(self.roots(key));
-        self.settle(roots)
+        roots
     }
 
     /// Takes all objects of a kind, in one namespace or in all: a relist. What is not among them is gone.
@@ -165,14 +249,13 @@ impl Fleet {
         let mut gone: Vec<_> =
             self.objects.keys().filter(concerns).filter(|key| !listed.contains(key)).cloned().collect();
         gone.sort();
-        let mut events = Vec::new();
-        for object in objects {
-            events.extend(self.put(object));
-        }
-        for key in gone {
-            events.extend(self.remove(&key));
-        }
-        events
+        let put = objects.into_iter().map(|object| Change::Put(object.into()));
+        self.apply(put.chain(gone.into_iter().map(Change::Gone)))
+    }
+
+    /// Forgets which game servers changed: for whoever tells nobody of it, as the list would only grow.
+    pub fn forget_touched(&mut self) {
+        self.touched.clear();
     }
 
     /// The game servers whose objects changed since the last call, with what they come to now.
@@ -183,7 +266,7 @@ impl Fleet {
 
     /// Keeps the lines of the sets in step with an object that came or went.
     fn line_up(&mut self, key: &Key) {
-        match (key.kind, self.objects.get(key)) {
+        match (key.kind, self.objects.get(key).map(|object| &**object)) {
             (Kind::Pod, Some(Object::Pod(pod))) => {
                 if let Some(set) = okg::set_of(pod) {
                     let set = set_key(&key.namespace, set);
@@ -274,7 +357,7 @@ impl Fleet {
                 }
             }
             Kind::AgonesGameServer => {
-                let Some(Object::AgonesGameServer(server)) = self.objects.get(root) else {
+                let Some(Object::AgonesGameServer(server)) = self.get(root) else {
                     return Vec::new();
                 };
                 let pod = self.pod(&Key { kind: Kind::AgonesPod, ..root.clone() });
@@ -287,8 +370,8 @@ impl Fleet {
     fn subject(&self, root: &Key) -> Option<Subject> {
         let servers = self.told.get(root)?.clone();
         let object = match root.kind {
-            Kind::Pod => self.objects.get(&Key { kind: Kind::OkgGameServer, ..root.clone() }),
-            _ => self.objects.get(root),
+            Kind::Pod => self.get(&Key { kind: Kind::OkgGameServer, ..root.clone() }),
+            _ => self.get(root),
         };
         let target = object.map(|object| Target { key: object.key(), uid: object.meta().uid.clone() });
         let noted = object.map(|object| Noted {
@@ -311,21 +394,21 @@ impl Fleet {
     }
 
     fn pod(&self, key: &Key) -> Option<&pod::Pod> {
-        match self.objects.get(key)? {
+        match self.get(key)? {
             Object::Pod(pod) => Some(pod),
             _ => None,
         }
     }
 
     fn game_server(&self, root: &Key) -> Option<&okg::GameServer> {
-        match self.objects.get(&Key { kind: Kind::OkgGameServer, ..root.clone() })? {
+        match self.get(&Key { kind: Kind::OkgGameServer, ..root.clone() })? {
             Object::OkgGameServer(server) => Some(server),
             _ => None,
         }
     }
 
     fn set(&self, namespace: &str, name: &str) -> Option<&okg::GameServerSet> {
-        match self.objects.get(&set_key(namespace, name))? {
+        match self.get(&set_key(namespace, name))? {
             Object::GameServerSet(set) => Some(set),
             _ => None,
         }

@@ -106,7 +106,7 @@ impl Meta {
     /// True with any annotation of ours.
     pub fn has_own_annotation(&self) -> bool {
         // What we write ourselves asks for nothing.
-        self.annotations.keys().any(|key| key.starts_with(crate::spec::PREFIX) && key != super::fleet::URL)
+        self.annotations.keys().any(|key| key.starts_with(crate::spec::PREFIX) && key != crate::spec::URL)
     }
 }
 

@@ -177,6 +177,16 @@ pub fn sample(set: &GameServerSet, count: usize, rules: &Rules, source: Source) 
     names.flat_map(|name| read::of_template(&name, None, set, rules, source)).collect()
 }
 
+/// Why a pod makes no server.
+pub fn unrouted(pod: &Pod) -> String {
+    read::unrouted(pod)
+}
+
+/// Why a set's pods would make no server.
+pub fn unrouted_set(set: &GameServerSet) -> String {
+    read::unrouted_set(set)
+}
+
 /// For a pod of our own network type: its `game.kruise.io/network-status`, if any is written.
 pub fn network_status(pod: &Pod) -> Option<Option<&str>> {
     let is_own = pod.metadata.annotation(NETWORK_TYPE) == Some(OWN_TYPE);

@@ -2,12 +2,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::words::{Write, complaints, wanted};
-use crate::kinds::{Key, Kind, Noted, Subject, Target};
+use crate::cli::WriteBack;
+use crate::kinds::{Key, Kind, Network, Noted, Subject, Target};
 use crate::model::{Problem, ProblemKind};
 use crate::report::Placement;
 use crate::testkit::{key, server_with};
-
-const URL: &str = "https://{host}{path}";
 
 fn subject(noted: Noted) -> Subject {
     let key = Key { kind: Kind::AgonesGameServer, namespace: "default".into(), name: "a".into() };
@@ -21,7 +20,7 @@ fn held(routes: &[&str]) -> Placement {
 
 /// The patch that should be sent, if any.
 fn patch(subject: &Subject, placement: &Placement, acknowledged: bool) -> Option<serde_json::Value> {
-    Some(wanted(subject, placement, acknowledged, URL).marks?.patch("u1"))
+    Some(wanted(subject, placement, acknowledged, &WriteBack::default()).marks?.patch("u1"))
 }
 
 #[test]
@@ -80,12 +79,40 @@ fn a_complaint_is_made_once() {
     assert_eq!(reasons, ["Misconfigured", "RouteTaken", "RefusedByEnvoy"]);
     assert!(all[0].note.len() <= 1024 && all[0].note.ends_with('…'));
     assert!(all[1].note.contains("a.x is held by"), "{}", all[1].note);
-    let first = wanted(&subject(Noted::default()), &placement, false, URL).beyond(
+    let first = wanted(&subject(Noted::default()), &placement, false, &WriteBack::default()).beyond(
         &Write::default(),
         all.clone(),
         &BTreeSet::new(),
     );
     assert_eq!(first.complaints.len(), 3);
     let said: BTreeSet<_> = first.complaints.iter().cloned().collect();
-    assert!(wanted(&subject(Noted::default()), &placement, false, URL).beyond(&first, all, &said).is_empty());
+    assert!(
+        wanted(&subject(Noted::default()), &placement, false, &WriteBack::default())
+            .beyond(&first, all, &said)
+            .is_empty()
+    );
+}
+
+#[test]
+fn a_pod_of_our_network_type_is_told_at_once_and_ready_when_acknowledged() {
+    let mut subject = subject(Noted::default());
+    subject.servers = vec![server_with("a", &["a.x"], |_| {})];
+    let pod = Target {
+        key: Key { kind: Kind::Pod, namespace: "default".into(), name: "a".into() },
+        uid: "pod-1".into(),
+    };
+    let ip = Some([10, 0, 0, 7].into());
+    let network = Network { target: pod.clone(), ip, status: None, disabled: false };
+    subject.network = Some(network.clone());
+    let said = |subject: &Subject, acknowledged| {
+        let (target, status) =
+            wanted(subject, &held(&["a.x"]), acknowledged, &WriteBack::default()).network?;
+        assert_eq!(target, pod);
+        Some(status)
+    };
+    assert!(said(&subject, false).unwrap().contains("\"Waiting\""));
+    let ready = said(&subject, true).unwrap();
+    assert!(ready.contains("\"Ready\"") && ready.contains("a.x") && ready.contains("443"), "{ready}");
+    subject.network = Some(Network { status: Some(ready.into()), ..network });
+    assert_eq!(said(&subject, true), None, "it stands there");
 }

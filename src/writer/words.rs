@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::kinds::{ROUTED, Subject, Target, URL};
+use crate::cli::WriteBack;
+use crate::kinds::okg::{Front, wanted_status};
+use crate::kinds::{ROUTED, Subject, Target};
 use crate::model::{RouteKey, Server};
 use crate::report::Placement;
+use crate::spec::URL;
 
 /// Octops' word that a GameServer is reachable.
 const READY: &str = "octops.io/ingress-ready";
@@ -48,8 +51,13 @@ pub(super) struct Write {
 }
 
 /// The marks and the network status that should stand there, if others do.
-pub(super) fn wanted(subject: &Subject, placement: &Placement, acknowledged: bool, url: &str) -> Write {
-    let urls = urls(&placement.held, url);
+pub(super) fn wanted(
+    subject: &Subject,
+    placement: &Placement,
+    acknowledged: bool,
+    public: &WriteBack,
+) -> Write {
+    let urls = urls(&placement.held, &public.public_url);
     let noted = &subject.noted;
     let marks = match urls {
         // Those who are to go have been told of; that they are full or draining is not for the marks.
@@ -60,10 +68,15 @@ pub(super) fn wanted(subject: &Subject, placement: &Placement, acknowledged: boo
         Some(_) => None,
         None => (noted.routed || noted.url.is_some()).then_some(Marks { url: None, ready: false }),
     };
+    let network = subject.network.as_ref().and_then(|network| {
+        let front = Front { ip: public.public_address, port: public.public_port().unwrap_or_default() };
+        let status = wanted_status(network, &subject.servers, acknowledged && placement.open, &front);
+        (network.status.as_deref() != Some(&status)).then(|| (network.target.clone(), status))
+    });
     Write {
         target: subject.target.clone(),
         marks: marks.filter(|_| subject.target.is_some()),
-        network: None,
+        network,
         complaints: Vec::new(),
     }
 }

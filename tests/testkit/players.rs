@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinHandle};
@@ -39,7 +39,30 @@ struct Counts {
 impl Game {
     /// Starts a server that calls itself `name`.
     pub async fn start(name: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        Self::serve(name, TcpListener::bind("127.0.0.1:0").await.expect("a free port"))
+    }
+
+    /// Starts servers as pods are: each at an address of its own, 127.0.0.1 and up, all on one port.
+    pub async fn start_pods(names: &[&str]) -> Vec<Self> {
+        for _ in 0..100 {
+            let first = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            let port = first.local_addr().expect("it is bound").port();
+            let mut listeners = vec![first];
+            for n in 2..=names.len() {
+                listeners.extend(TcpListener::bind(format!("127.0.0.{n}:{port}")).await);
+            }
+            if listeners.len() == names.len() {
+                return names
+                    .iter()
+                    .zip(listeners)
+                    .map(|(name, listener)| Self::serve(name, listener))
+                    .collect();
+            }
+        }
+        panic!("no port is free on {} loopback addresses", names.len());
+    }
+
+    fn serve(name: &str, listener: TcpListener) -> Self {
         let port = listener.local_addr().expect("it is bound").port();
         let (name, counts) = (Arc::<str>::from(name), Arc::new(Counts::default()));
         let counted = counts.clone();
@@ -162,7 +185,7 @@ impl Player {
     }
 
     /// Plays on an open WebSocket.
-    pub fn on(socket: Socket) -> Self {
+    pub fn on(socket: WebSocketStream<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>) -> Self {
         let heard = Arc::new(AtomicU64::new(0));
         let (leave, left) = oneshot::channel();
         let task = tokio::spawn(play(socket, heard.clone(), left));
@@ -185,7 +208,11 @@ impl Player {
     }
 }
 
-async fn play(mut socket: Socket, heard: Arc<AtomicU64>, mut left: oneshot::Receiver<()>) -> Record {
+async fn play<S: AsyncRead + AsyncWrite + Unpin>(
+    mut socket: WebSocketStream<S>,
+    heard: Arc<AtomicU64>,
+    mut left: oneshot::Receiver<()>,
+) -> Record {
     let mut record = Record::default();
     let (mut next, mut leaving) = (0, false);
     let mut beat = interval(BEAT);

@@ -22,9 +22,35 @@ pub struct Tidegate {
     pub xds: SocketAddr,
     /// Where it is asked.
     pub admin: SocketAddr,
-    fleet: PathBuf,
+    launch: Launch,
     process: Child,
     log: Log,
+}
+
+/// How it is started: what it serves.
+#[derive(Clone, Default)]
+pub struct Launch {
+    arguments: Vec<String>,
+    /// The cluster that it watches.
+    kubeconfig: Option<PathBuf>,
+}
+
+impl Launch {
+    /// Serves a fleet directory.
+    pub fn fleet(fleet: &Path) -> Self {
+        Self::default().with(&["--fleet", fleet.to_str().expect("a path in UTF-8")])
+    }
+
+    /// Watches a cluster.
+    pub fn kube(kubeconfig: &Path) -> Self {
+        Self { kubeconfig: Some(kubeconfig.to_owned()), ..Self::default() }.with(&["--kube"])
+    }
+
+    /// With these arguments, too.
+    pub fn with(mut self, arguments: &[&str]) -> Self {
+        self.arguments.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self
+    }
 }
 
 /// Lines of JSON, of all runs.
@@ -51,10 +77,23 @@ impl Log {
 impl Tidegate {
     /// Serves a fleet directory on free ports.
     pub async fn start(fleet: &Path) -> Self {
+        Self::launch(Launch::fleet(fleet)).await
+    }
+
+    /// Serves a fleet directory to Envoys that connect here.
+    pub async fn start_at(fleet: &Path, xds: SocketAddr) -> Self {
+        Self::launch_at(Launch::fleet(fleet), xds).await
+    }
+
+    /// Starts it on free ports.
+    pub async fn launch(launch: Launch) -> Self {
+        Self::launch_at(launch, SocketAddr::from(([127, 0, 0, 1], 0))).await
+    }
+
+    async fn launch_at(launch: Launch, xds: SocketAddr) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let process = serve(fleet, any, any);
-        let mut tidegate =
-            Self { xds: any, admin: any, fleet: fleet.to_owned(), process, log: Log::default() };
+        let process = serve(&launch, xds, any);
+        let mut tidegate = Self { xds, admin: any, launch, process, log: Log::default() };
         tidegate.listen().await;
         tidegate
     }
@@ -84,7 +123,7 @@ impl Tidegate {
     /// Starts it again on the ports it had; call `kill` or `stop` first.
     pub async fn restart(&mut self) {
         let (xds, admin) = (self.xds, self.admin);
-        self.process = serve(&self.fleet, xds, admin);
+        self.process = serve(&self.launch, xds, admin);
         self.listen().await;
         assert_eq!((self.xds, self.admin), (xds, admin));
     }
@@ -149,26 +188,21 @@ impl Tidegate {
     }
 }
 
-fn serve(fleet: &Path, xds: SocketAddr, admin: SocketAddr) -> Child {
-    Command::new(BINARY)
-        .args([
-            "serve",
-            "--xds",
-            &xds.to_string(),
-            "--admin",
-            &admin.to_string(),
-            "--log-format",
-            "json",
-            "--fleet",
-        ])
-        .arg(fleet)
+fn serve(launch: &Launch, xds: SocketAddr, admin: SocketAddr) -> Child {
+    let mut command = Command::new(BINARY);
+    command
+        .args(["serve", "--xds", &xds.to_string(), "--admin", &admin.to_string(), "--log-format", "json"])
+        .args(&launch.arguments)
         .env_remove("RUST_LOG")
+        .env_remove("KUBECONFIG")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("tidegate starts")
+        .kill_on_drop(true);
+    if let Some(kubeconfig) = &launch.kubeconfig {
+        command.env("KUBECONFIG", kubeconfig);
+    }
+    command.spawn().expect("tidegate starts")
 }
 
 /// Runs the binary to its end.

@@ -5,8 +5,11 @@ use crate::kinds::{PublishAt, Upstream};
 use crate::model::{Mode, Protocol};
 use crate::testkit::SOURCE;
 
+mod fleet;
 mod life;
+mod octops;
 mod place;
+mod random;
 
 fn decode(object: Value) -> GameServer {
     serde_json::from_value(object).expect("a GameServer")
@@ -78,6 +81,10 @@ fn routes(server: &Server) -> Vec<String> {
     server.desired.routes.iter().map(ToString::to_string).collect()
 }
 
+fn problems(server: &Server) -> Vec<String> {
+    server.problems.iter().map(ToString::to_string).collect()
+}
+
 #[track_caller]
 fn problem(server: &Server) -> String {
     let [problem] = &server.problems[..] else { panic!("{:#?}", server.problems) };
@@ -105,6 +112,34 @@ fn a_route_is_asked_for() {
     assert_eq!(read_by(&rules, object("Ready", &[])), None, "the host template is no opt-in");
     let server = read_by(&rules, object("Ready", &[("tidegate.dev/max-sessions", "8")])).unwrap();
     assert_eq!(routes(&server), ["lobby-xk2p4-7vq9z.games.example.com"]);
+}
+
+#[test]
+fn a_class_chooses_between_controllers() {
+    const CLASS: &str = "octops.io/ingress-class-name";
+    const LEGACY: &str = "octops-kubernetes.io/ingress.class";
+    let mode = ("octops.io/gameserver-ingress-mode", "path");
+    let fqdn = ("octops.io/gameserver-ingress-fqdn", "servers.example.com");
+    for (classes, is_ours) in [
+        (&[][..], true),
+        (&[(CLASS, "tidegate")], true),
+        (&[(CLASS, "contour")], false),
+        (&[(LEGACY, "tidegate")], true),
+        (&[(LEGACY, "contour")], false),
+        (&[(CLASS, "tidegate"), (LEGACY, "contour")], true),
+        (&[(CLASS, "contour"), (LEGACY, "tidegate")], false),
+        (&[(CLASS, "")], true),
+    ] {
+        let octops = [&[mode, fqdn], classes].concat();
+        let server = read(object("Ready", &octops));
+        assert_eq!(server.is_some(), is_ours, "{classes:?}");
+        assert!(server.is_none_or(|server| server.problems.is_empty()), "{classes:?}");
+        let both = [&[mode, fqdn, HOST], classes].concat();
+        assert_eq!(read(object("Ready", &both)).is_some(), is_ours, "{classes:?}");
+    }
+    let rules = Rules { classes: ["contour".to_owned()].into(), ..Rules::default() };
+    assert!(read_by(&rules, object("Ready", &[mode, fqdn, (CLASS, "contour")])).is_some());
+    assert!(read_by(&rules, object("Ready", &[mode, fqdn, (CLASS, "tidegate")])).is_none());
 }
 
 #[test]
@@ -159,11 +194,15 @@ fn null_is_nothing() {
     let server = decode(ports);
     assert_eq!(server.spec.ports, [Port::default()]);
     assert_eq!((server.status.ports.len(), server.status.addresses.len()), (1, 1));
+    let fleet = json!({ "metadata": null, "spec": { "replicas": null, "template": { "metadata": null, "spec": null } } });
+    assert_eq!(serde_json::from_value::<Fleet>(fleet).unwrap(), Fleet::default());
 }
 
 #[test]
 fn what_we_write_back_changes_no_server() {
-    let before = object("Ready", &[HOST]);
+    let mode = ("octops.io/gameserver-ingress-mode", "domain");
+    let domain = ("octops.io/gameserver-ingress-domain", "example.com");
+    let before = object("Ready", &[mode, domain, HOST]);
     let mut after = before.clone();
     after["metadata"]["annotations"]["tidegate.dev/url"] = json!("https://lobby.example.com/");
     after["metadata"]["annotations"]["octops.io/ingress-ready"] = json!("true");

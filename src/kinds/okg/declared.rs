@@ -77,6 +77,19 @@ impl Declared {
         declared
     }
 
+    /// Why nobody is routed by it, without an annotation of ours.
+    pub(super) fn unclaimed(&self) -> String {
+        match self.kind {
+            Type::Ingress => crate::kinds::unclaimed(self.class()),
+            Type::None => {
+                format!("nothing asks for it: no {NETWORK_TYPE} and no tidegate.dev/ annotation")
+            }
+            Type::Own | Type::Other => {
+                "its network is of a type that is not ours, and it has no tidegate.dev/ annotation".to_owned()
+            }
+        }
+    }
+
     /// What `spec.network` of a set says.
     pub(super) fn of_set(network: &SetNetwork) -> Self {
         let field = "GameServerSet spec.network.networkConf".to_owned();

@@ -70,6 +70,19 @@ pub(super) fn of_template(
     body.servers(declared_by(set), server, Some(set), rules, source)
 }
 
+/// Why a pod makes no server.
+pub(super) fn unrouted(pod: &Pod) -> String {
+    if set_of(pod).is_none() {
+        return "it is no pod of a GameServerSet: it has no label game.kruise.io/owner-gss".to_owned();
+    }
+    Declared::of_annotations(&pod.metadata, POD).unclaimed()
+}
+
+/// Why a set's pods would make no server.
+pub(super) fn unrouted_set(set: &GameServerSet) -> String {
+    declared_by(set).unclaimed()
+}
+
 /// True when a set keeps its servers' addresses while their pods are away.
 pub(super) fn is_fixed(set: &GameServerSet) -> bool {
     declared_by(set).is_fixed()

@@ -444,21 +444,27 @@ fn readiness_is_the_containers_that_has_the_port() {
     let strictly = |change: &dyn Fn(&mut Value)| line(&servers(&pod(change), None, None, &strict, SOURCE)[0]);
     assert_eq!(strictly(&|_| ()), OPEN);
     assert_eq!(strictly(&|pod| ready(true, false, pod)), STARTING);
-    let allowed = |pod: &mut Value| {
+    let allow = |name: &str, pod: &mut Value| {
         let mut conf = postio_conf();
         conf.as_array_mut()
             .expect("a list")
-            .push(json!({ "name": "AllowNotReadyContainers", "value": "logs" }));
+            .push(json!({ "name": "AllowNotReadyContainers", "value": name }));
         set_conf(pod, &conf);
     };
     let both = |game, logs| {
         move |pod: &mut Value| {
-            allowed(pod);
+            allow("logs", pod);
             ready(game, logs, pod);
         }
     };
     assert_eq!(strictly(&both(true, false)), OPEN, "that container may be down");
     assert_eq!(strictly(&both(false, true)), STARTING);
+    let game = |pod: &mut Value| {
+        allow("postio", pod);
+        ready(false, true, pod);
+    };
+    assert_eq!(one(game), OPEN, "players go to a game that may say it is not ready");
+    assert_eq!(strictly(&game), OPEN);
 }
 
 #[test]

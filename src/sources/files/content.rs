@@ -1,23 +1,27 @@
-//! One file's bytes to its servers, and to the problems that belong to the file and not to a server.
+//! One file's bytes to its objects, and to the problems that belong to the file and not to an object.
 //! Pure; what is done with it is `fleet`'s.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
 
-use super::object::{self, Object};
+use super::item::{self, Id, Item, Part};
 use super::parse::{self, Format, Place};
-use crate::model::{Problem, ProblemKind, Server, ServerId};
+use crate::kinds::Rules;
+use crate::model::{Problem, ProblemKind};
 
 /// Most problems kept of one file: enough to mend, not enough to fill a memory.
 pub(super) const MAX_PROBLEMS: usize = 1000;
+/// Most kinds that a note lists.
+const MAX_KINDS: usize = 8;
 
 /// What a file holds.
 #[derive(Debug, Default)]
 pub(super) struct Content {
-    /// Its servers in their order, each id once.
-    pub(super) servers: Vec<(Place, Arc<Server>)>,
+    /// Its objects in their order, each id once.
+    pub(super) items: Vec<(Place, Item)>,
     /// What is wrong with it, in the order of the places. Line 0 is the file itself.
     pub(super) problems: Vec<(Place, Problem)>,
+    /// What is left out of it and is no mistake: kinds that nobody reads here.
+    pub(super) note: Option<(Place, Problem)>,
     /// Every part could be read: what is not here any more was taken out on purpose.
     pub(super) is_whole: bool,
     /// There is nothing in it at all.
@@ -34,34 +38,37 @@ impl Content {
     }
 
     /// Of these bytes.
-    pub(super) fn read(file: &str, format: Format, bytes: &[u8], host_template: Option<&str>) -> Self {
+    pub(super) fn read(file: &str, format: Format, bytes: &[u8], rules: &Rules) -> Self {
         let mut content = Self { is_whole: true, is_blank: true, ..Self::default() };
-        let mut first: HashMap<ServerId, Place> = HashMap::new();
-        let mut kinds = HashSet::new();
+        let mut first: HashMap<Id, Place> = HashMap::new();
+        let (mut others, mut first_other) = (BTreeSet::new(), None);
         parse::parse(format, bytes, |place, part| {
             content.is_blank = false;
-            let object = match part {
-                Ok(value) => object::read(&value, host_template),
-                Err(why) => Object::Bad(ProblemKind::Unparsable, why),
+            let part = match part {
+                Ok(value) => item::read(&value, rules),
+                Err(why) => Part::Bad(ProblemKind::Unparsable, why),
             };
-            let (kind, why) = match object {
-                Object::Server(server) => match first.get(&server.id) {
-                    None => {
-                        first.insert(server.id.clone(), place);
-                        content.servers.push((place, server));
-                        return;
+            let (kind, why) = match part {
+                Part::Item(item) => {
+                    let id = item.id();
+                    match first.get(&id) {
+                        None => {
+                            first.insert(id, place);
+                            content.items.push((place, item));
+                            return;
+                        }
+                        Some(first) => (ProblemKind::Duplicate, held_already(&id, file, *first)),
                     }
-                    Some(first) => (ProblemKind::Duplicate, held_already(&server.id, file, *first)),
-                },
-                Object::Other(kind) if kinds.contains(&kind) => return,
-                Object::Other(kind) => {
-                    let why = format!(
-                        "{kind} is not a kind that is read here; all of them in this file are left out"
-                    );
-                    kinds.insert(kind);
-                    (ProblemKind::UnknownKind, why)
                 }
-                Object::Bad(kind, why) => {
+                Part::Other(kind) => {
+                    first_other.get_or_insert(place);
+                    // One more than is shown, so that it is known that there are more.
+                    if others.len() <= MAX_KINDS {
+                        others.insert(kind);
+                    }
+                    return;
+                }
+                Part::Bad(kind, why) => {
                     content.is_whole = false;
                     (kind, why)
                 }
@@ -69,6 +76,12 @@ impl Content {
             if content.problems.len() < MAX_PROBLEMS {
                 content.problems.push(problem(file, place, kind, why));
             }
+        });
+        content.note = first_other.map(|place| {
+            let more = if others.len() > MAX_KINDS { " and others" } else { "" };
+            let kinds: Vec<_> = others.into_iter().take(MAX_KINDS).collect();
+            let why = format!("left out, as nothing of them is read here: {}{more}", kinds.join(", "));
+            problem(file, place, ProblemKind::UnknownKind, why)
         });
         content
     }
@@ -86,12 +99,8 @@ pub(super) fn problem(
 }
 
 /// Why a second object of one id is left out.
-pub(super) fn held_already(id: &ServerId, file: &str, place: Place) -> String {
-    format!(
-        "{}/{} stands in {file}:{place} already; this one takes over when that goes",
-        id.namespace(),
-        id.name()
-    )
+pub(super) fn held_already(id: &Id, file: &str, place: Place) -> String {
+    format!("{id} stands in {file}:{place} already; this one takes over when that goes")
 }
 
 #[cfg(test)]
@@ -105,8 +114,8 @@ mod tests {
     }
 
     fn read(text: &str) -> (Vec<String>, Vec<String>, Content) {
-        let content = Content::read("f.ndjson", Format::Ndjson, text.as_bytes(), None);
-        let names = content.servers.iter().map(|(_, server)| server.id.name().to_owned()).collect();
+        let content = Content::read("f.ndjson", Format::Ndjson, text.as_bytes(), &Rules::default());
+        let names = content.items.iter().map(|(_, item)| item.id().to_string()).collect();
         (names, content.problems.iter().map(|(_, problem)| problem.to_string()).collect(), content)
     }
 
@@ -114,8 +123,8 @@ mod tests {
     fn one_bad_object_never_hurts_the_others() {
         let bad = "{\"apiVersion\":\"tidegate.dev/v1\",\"kind\":\"Server\",\"metadata\":{}}\n";
         let (names, problems, content) = read(&format!("{}{bad}oops\n{}", line("a"), line("b")));
-        assert_eq!(names, ["a", "b"]);
-        assert_eq!(problems[0], "f.ndjson:2: has no metadata.name; every server needs one");
+        assert_eq!(names, ["default/a", "default/b"]);
+        assert_eq!(problems[0], "f.ndjson:2: has no metadata.name; every object needs one");
         assert!(problems[1].starts_with("f.ndjson:3: expected value"), "{problems:?}");
         assert!(!content.is_whole && !content.is_blank);
     }
@@ -123,7 +132,7 @@ mod tests {
     #[test]
     fn the_first_of_one_id_holds_and_the_other_is_said() {
         let (names, problems, content) = read(&format!("{}{}{}", line("a"), line("b"), line("a")));
-        assert_eq!(names, ["a", "b"]);
+        assert_eq!(names, ["default/a", "default/b"]);
         assert_eq!(
             problems,
             ["f.ndjson:3: default/a stands in f.ndjson:1 already; this one takes over when that goes"]
@@ -132,15 +141,19 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_of_others_is_said_once() {
-        let pods = "{\"apiVersion\":\"v1\",\"kind\":\"Pod\"}\n".repeat(3)
-            + "{\"apiVersion\":\"v1\",\"kind\":\"Secret\"}\n";
-        let (names, problems, content) = read(&(pods + &line("a")));
-        assert_eq!((names.len(), problems.len(), content.is_whole), (1, 2, true));
-        assert!(
-            problems[0].starts_with("f.ndjson:1: v1 Pod is not a kind that is read here"),
-            "{problems:?}"
+    fn kinds_of_others_are_one_note() {
+        let others = "{\"apiVersion\":\"v1\",\"kind\":\"Service\"}\n".repeat(3)
+            + "{\"apiVersion\":\"apps/v1\",\"kind\":\"Deployment\"}\n";
+        let (names, problems, content) = read(&(line("a") + &others));
+        assert_eq!((names.len(), problems.len(), content.is_whole), (1, 0, true));
+        assert_eq!(
+            content.note.unwrap().1.to_string(),
+            "f.ndjson:2: left out, as nothing of them is read here: apps/v1 Deployment, v1 Service"
         );
+        let many: Vec<_> =
+            (0..100).map(|at| format!("{{\"apiVersion\":\"v{at}\",\"kind\":\"X\"}}")).collect();
+        let note = read(&many.join("\n")).2.note.unwrap().1.to_string();
+        assert!(note.ends_with(" and others") && note.len() < 300, "{note}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use super::content::Content;
 use super::parse::Format;
+use crate::kinds::Rules;
 use crate::model::ProblemKind;
 
 /// What tells one content of a path from another without reading it.
@@ -96,13 +97,7 @@ pub(super) enum Look {
 }
 
 /// Reads and parses one file, which problems call `name`.
-pub(super) fn look(
-    path: &Path,
-    name: &str,
-    format: Format,
-    max_bytes: u64,
-    host_template: Option<&str>,
-) -> Look {
+pub(super) fn look(path: &Path, name: &str, format: Format, max_bytes: u64, rules: &Rules) -> Look {
     let unread = |stat, kind, why: String| Look::Found {
         stat,
         content: Content::unreadable(name, kind, why),
@@ -146,7 +141,7 @@ pub(super) fn look(
         Err(error) => failed(&error),
         Ok(size) if size as u64 > max_bytes => too_large(stat, size as u64),
         Ok(_) => {
-            let content = Content::read(name, format, &bytes, host_template);
+            let content = Content::read(name, format, &bytes, rules);
             Look::Found { stat: Some(stat), content, was_read: true }
         }
     }

@@ -1,240 +1,87 @@
-//! Which file holds which server, and what a new content of one file changes. Pure bookkeeping: files
-//! go in, `Event`s come out, and only for what the engine does not hold already.
-//!
-//! A file with parts that can't be read loses nothing: what it held before is kept beside what it holds
-//! now. When several files hold one server, the first by name counts and the others stand in line.
+//! All objects of a directory, and the servers that they make: `ledger` says what a file changes, and what
+//! that comes to is said as events. Our own servers are told as they are; Kubernetes' objects go through the
+//! same `kinds::Fleet` as those of a watched cluster.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::content::{self, Content, MAX_PROBLEMS};
-use super::parse::Place;
-use crate::model::{Event, Problem, ProblemKind, Server, ServerId};
+use super::content::Content;
+use super::item::{Change, Id, Item};
+use super::ledger::Ledger;
+use super::{AGONES, OKG, SOURCE, SOURCES};
+use crate::kinds::{self, Rules, Sources};
+use crate::model::{Event, Server, Source};
 
-/// A server in a file.
+/// A directory's objects and servers.
 #[derive(Debug)]
-struct Entry {
-    place: Place,
-    server: Arc<Server>,
-    /// It stands there no more, or where nobody can read it.
-    is_kept: bool,
-}
-
-#[derive(Debug, Default)]
-struct File {
-    servers: HashMap<ServerId, Entry>,
-    problems: Vec<(Place, Problem)>,
-    kept: usize,
-    /// It was never read whole: nobody knows what else is in it.
-    is_unknown: bool,
-}
-
-/// All files of a directory.
-#[derive(Debug, Default)]
 pub(super) struct Fleet {
-    files: BTreeMap<Arc<str>, File>,
-    /// The files that hold a server, by name: the first one's counts. Never empty.
-    holders: HashMap<ServerId, Vec<Arc<str>>>,
-    /// Servers in more than one file.
-    contested: BTreeSet<ServerId>,
+    ledger: Ledger,
+    objects: kinds::Fleet,
 }
 
 impl Fleet {
-    /// How many files there are.
-    pub(super) fn files(&self) -> usize {
-        self.files.len()
+    /// Without a file yet.
+    pub(super) fn new(rules: Rules) -> Self {
+        let objects = kinds::Fleet::new(rules, Sources { okg: OKG, agones: AGONES });
+        Self { ledger: Ledger::default(), objects }
     }
 
-    /// How many servers there are.
-    pub(super) fn len(&self) -> usize {
-        self.holders.len()
+    /// Which file holds what.
+    pub(super) fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
-    /// True without any server.
-    pub(super) fn is_empty(&self) -> bool {
-        self.holders.is_empty()
+    /// What Kubernetes' objects come to.
+    pub(super) fn objects(&self) -> &kinds::Fleet {
+        &self.objects
     }
 
-    /// True of a file that was read once.
-    pub(super) fn knows(&self, file: &str) -> bool {
-        self.files.contains_key(file)
-    }
-
-    /// True of a file that keeps servers which it does not show.
-    pub(super) fn keeps(&self, file: &str) -> bool {
-        self.files.get(file).is_some_and(|file| file.kept > 0)
-    }
-
-    /// Every server as it counts, in no order.
-    pub(super) fn servers(&self) -> impl Iterator<Item = &Arc<Server>> {
-        self.holders.keys().filter_map(|id| self.server(id))
-    }
-
-    fn server(&self, id: &ServerId) -> Option<&Arc<Server>> {
-        let file = self.holders.get(id)?.first()?;
-        Some(&self.files.get(file)?.servers.get(id)?.server)
-    }
-
-    /// Takes a file's new content. Returns what that changes: nothing for servers that stay equal.
-    pub(super) fn replace(&mut self, name: &str, mut content: Content) -> Vec<Event> {
-        let name: Arc<str> =
-            self.files.get_key_value(name).map_or_else(|| name.into(), |(name, _)| name.clone());
-        let held = self.files.remove(&name);
-        let was_known = held.as_ref().is_some_and(|file| !file.is_unknown);
-        let mut old = held.unwrap_or_default();
-        if content.is_blank && !old.servers.is_empty() {
-            content.is_whole = false;
-            let place = Place { line: 0, item: None };
-            let why = format!(
-                "is empty, as if half-written; its {} servers are kept. Delete the file to remove them",
-                old.servers.len()
-            );
-            content.problems.push(content::problem(&name, place, ProblemKind::Missing, why));
-        }
-        let is_unknown = !content.is_whole && !was_known;
-        let mut new = File { problems: content.problems, is_unknown, ..File::default() };
-        let mut changed = Vec::new();
-        let mut before = Vec::new();
-        for (place, server) in content.servers {
-            let id = server.id.clone();
-            let server = match old.servers.remove(&id) {
-                // The one that is known already, so that there is one in memory.
-                Some(held) if held.server == server => held.server,
-                Some(held) => {
-                    changed.push(id.clone());
-                    before.push((id.clone(), held.server));
-                    server
-                }
-                None => {
-                    changed.push(id.clone());
-                    server
-                }
-            };
-            new.servers.insert(id, Entry { place, server, is_kept: false });
-        }
-        if content.is_whole && !content.is_open {
-            let mut gone: Vec<_> = old.servers.into_iter().collect();
-            gone.sort_by_key(|(_, entry)| entry.place);
-            for (id, entry) in gone {
-                changed.push(id.clone());
-                before.push((id, entry.server));
-            }
-        } else {
-            new.kept = old.servers.len();
-            new.servers
-                .extend(old.servers.into_iter().map(|(id, entry)| (id, Entry { is_kept: true, ..entry })));
-        }
-        self.settle(&name, new, changed, &before.into_iter().collect())
+    /// Takes a file's new content. Returns what that changes.
+    pub(super) fn replace(&mut self, name: &str, content: Content) -> Vec<Event> {
+        let changes = self.ledger.replace(name, content);
+        self.tell(changes)
     }
 
     /// Takes away a file that was deleted. Returns what that changes.
     pub(super) fn remove(&mut self, name: &str) -> Vec<Event> {
-        let Some((name, old)) = self.files.remove_entry(name) else { return Vec::new() };
-        let mut gone: Vec<_> = old.servers.into_iter().collect();
-        gone.sort_by_key(|(_, entry)| entry.place);
-        let changed = gone.iter().map(|(id, _)| id.clone()).collect();
-        let before: HashMap<_, _> = gone.into_iter().map(|(id, entry)| (id, entry.server)).collect();
-        let events = self.settle(&name, File::default(), changed, &before);
-        self.files.remove(&name);
+        let changes = self.ledger.remove(name);
+        self.tell(changes)
+    }
+
+    fn tell(&mut self, changes: Vec<Change>) -> Vec<Event> {
+        let (mut events, mut objects) = (Vec::new(), Vec::new());
+        for change in changes {
+            match change {
+                Change::Put(Item::Server(server)) => events.push(Event::Upsert(server)),
+                Change::Gone(Id::Server(id)) => events.push(Event::Remove(id)),
+                Change::Put(Item::Object(object)) => objects.push(kinds::Change::Put(object)),
+                Change::Gone(Id::Object(key)) => objects.push(kinds::Change::Gone(key)),
+            }
+        }
+        // All of a file at once: its pods and its sets are read together.
+        events.extend(self.objects.apply(objects));
+        // Nobody writes to what stands in files.
+        self.objects.forget_touched();
         events
     }
 
-    /// Puts `file` in place and says what became of the servers that changed in it.
-    fn settle(
-        &mut self,
-        name: &Arc<str>,
-        file: File,
-        changed: Vec<ServerId>,
-        before: &HashMap<ServerId, Arc<Server>>,
-    ) -> Vec<Event> {
-        self.files.insert(name.clone(), file);
-        let (mut events, mut gone) = (Vec::new(), Vec::new());
-        // O(changed): servers that stay as they are were dropped from the list already.
-        for id in changed {
-            let counted = match self.holders.get(&id).and_then(|files| files.first()) {
-                Some(first) if first == name => before.get(&id).cloned(),
-                Some(_) => self.server(&id).cloned(),
-                None => None,
-            };
-            self.line_up(&id, name);
-            match (counted, self.server(&id)) {
-                (Some(counted), Some(server)) if counted == *server => {}
-                (_, Some(server)) => events.push(Event::Upsert(server.clone())),
-                (Some(_), None) => gone.push(Event::Remove(id)),
-                (None, None) => {}
-            }
-        }
-        events.extend(gone);
-        events
-    }
-
-    /// Puts a file in the line for a server, or takes it out, by whether it has it.
-    fn line_up(&mut self, id: &ServerId, name: &Arc<str>) {
-        let has = self.files.get(name).is_some_and(|file| file.servers.contains_key(id));
-        let line = self.holders.entry(id.clone()).or_default();
-        match (line.binary_search(name), has) {
-            (Err(at), true) => line.insert(at, name.clone()),
-            (Ok(at), false) => _ = line.remove(at),
-            _ => {}
-        }
-        match line.len() {
-            0 => {
-                self.holders.remove(id);
-                self.contested.remove(id);
-            }
-            1 => _ = self.contested.remove(id),
-            _ => _ = self.contested.insert(id.clone()),
-        }
-    }
-
-    /// Why there may be servers that nobody knows; `None` when there are none.
-    pub(super) fn doubt(&self) -> Option<String> {
-        let (name, _) = self.files.iter().find(|(_, file)| file.is_unknown)?;
-        Some(format!("{name} was never read whole: Envoys keep what they hold and nobody knows"))
-    }
-
-    /// Why servers are kept that no file shows any more; `None` when none are.
-    pub(super) fn held(&self) -> Option<String> {
-        let mut keeping = self.files.iter().filter(|(_, file)| file.kept > 0);
-        let (name, file) = keeping.next()?;
-        let (kept, others) = (file.kept, keeping.count());
-        let others = if others == 0 { String::new() } else { format!(", and those of {others} more files") };
-        Some(format!("{name} is not whole: {kept} servers of it are kept as they were{others}"))
-    }
-
-    /// What is wrong with the files, by file and place, not more than [`MAX_PROBLEMS`].
-    pub(super) fn problems(&self) -> Vec<Problem> {
-        let mut problems: Vec<(&str, Place, Problem)> = Vec::new();
-        for (name, file) in &self.files {
-            problems.extend(file.problems.iter().map(|(place, problem)| (&**name, *place, problem.clone())));
-            if problems.len() > MAX_PROBLEMS {
-                break;
-            }
-        }
-        for id in self.contested.iter().take(MAX_PROBLEMS) {
-            problems.extend(self.duplicates(id));
-        }
-        problems.sort();
-        let mut problems: Vec<_> = problems.into_iter().map(|(_, _, problem)| problem).collect();
-        problems.truncate(MAX_PROBLEMS);
-        problems
-    }
-
-    fn duplicates<'a>(&'a self, id: &'a ServerId) -> impl Iterator<Item = (&'a str, Place, Problem)> {
-        let mut entries = self.holders.get(id).into_iter().flatten().filter_map(|name| {
-            let entry = self.files.get(name)?.servers.get(id)?;
-            Some((&**name, entry))
+    /// All that each source has, and whether there may be more.
+    pub(super) fn listing(&self) -> Vec<Event> {
+        let doubts = self.ledger.doubt().is_some();
+        let listing = SOURCES.into_iter().flat_map(|source| {
+            [Event::Doubt { source, doubts }, Event::Reset { source, servers: self.servers(source) }]
         });
-        let first = entries.next();
-        entries.filter_map(move |(name, entry)| {
-            let (first, counted) = first?;
-            if entry.is_kept {
-                return None;
-            }
-            let why = content::held_already(id, first, counted.place);
-            let (place, problem) = content::problem(name, entry.place, ProblemKind::Duplicate, why);
-            Some((name, place, problem))
-        })
+        listing.collect()
+    }
+
+    fn servers(&self, source: Source) -> Vec<Arc<Server>> {
+        if source != SOURCE {
+            return self.objects.servers(source).cloned().collect();
+        }
+        let servers = self.ledger.all().filter_map(|(_, _, item)| match item {
+            Item::Server(server) => Some(server.clone()),
+            Item::Object(_) => None,
+        });
+        servers.collect()
     }
 }
 

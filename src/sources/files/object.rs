@@ -1,7 +1,7 @@
-//! One object of a file to a server: our own kind, `Server` of `tidegate.dev/v1`. Every mistake becomes
-//! a `Problem` that names the field, the value and what was expected; `spec` has the last word.
+//! Our own kind, `Server` of `tidegate.dev/v1`, to a server. Every mistake becomes a `Problem` that names the
+//! field, the value and what was expected; `spec` has the last word.
 //!
-//! An object that can't be named is no server and is refused. Other kinds are for their own readers.
+//! An object that can't be named is no server and is refused.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use super::SOURCE;
 use crate::model::{Age, Problem, ProblemKind, Server, ServerId};
 use crate::spec::{self, Facts, Layer, Port, State};
 
-const API: &str = "tidegate.dev/v1";
+pub(super) const API: &str = "tidegate.dev/v1";
 const FLEET_LABEL: &str = "tidegate.dev/fleet";
 /// Longest name or namespace, in bytes, as in Kubernetes.
 const MAX_NAME: usize = 253;
@@ -40,48 +40,13 @@ const METADATA_FIELDS: &[&str] = &[
 const SPEC_FIELDS: &[&str] = &["address", "port", "ports", "state"];
 const PORT_FIELDS: &[&str] = &["name", "port"];
 
-/// What an object turned out to be.
-#[derive(Debug)]
-pub(super) enum Object {
-    /// One of our servers, with its own problems.
-    Server(Arc<Server>),
-    /// A kind that is not read here: its `apiVersion` and `kind`.
-    Other(String),
-    /// It should be read, but can't be.
-    Bad(ProblemKind, String),
-}
-
-/// Reads one object.
-pub(super) fn read(value: &Value, host_template: Option<&str>) -> Object {
-    let Some(object) = value.as_object() else {
-        return Object::Bad(
-            ProblemKind::BadValue,
-            format!("is {}; expected an object with apiVersion, kind and metadata", nature(value)),
-        );
-    };
-    let text = |field: &str| object.get(field).and_then(Value::as_str);
-    match (text("apiVersion"), text("kind")) {
-        (Some(API), Some("Server")) => server(object, host_template),
-        (Some(api), Some(kind)) if api.starts_with(spec::PREFIX) => {
-            let why = format!(
-                "has apiVersion {api:?} and kind {kind:?}; Tidegate's own are {API:?} and \"Server\""
-            );
-            Object::Bad(ProblemKind::BadValue, why)
-        }
-        // Kubernetes' kinds (Pods and GameServers of OKG and Agones) find their readers here.
-        (Some(api), Some(kind)) => Object::Other(format!("{api} {kind}")),
-        _ => Object::Bad(
-            ProblemKind::Missing,
-            "has no apiVersion or no kind; a server has apiVersion: tidegate.dev/v1 and kind: Server".into(),
-        ),
-    }
-}
-
-fn server(object: &Map<String, Value>, host_template: Option<&str>) -> Object {
-    let id = match identity(object) {
-        Ok(id) => id,
-        Err((kind, why)) => return Object::Bad(kind, why),
-    };
+/// Reads one server; an error is why it can't be named.
+pub(super) fn server(
+    object: &Map<String, Value>,
+    host_template: Option<&str>,
+) -> Result<Arc<Server>, (ProblemKind, String)> {
+    let (namespace, name) = identity(object)?;
+    let id = ServerId::new(SOURCE, &namespace, &name);
     let mut reader = Reader { problems: Vec::new() };
     let metadata = reader.object(object, "metadata", "metadata").unwrap_or_default();
     reader.known(object, "", OBJECT_FIELDS);
@@ -101,7 +66,7 @@ fn server(object: &Map<String, Value>, host_template: Option<&str>) -> Object {
     let address = reader.address(spec.get("address"), state);
     let ports = reader.ports(&spec, annotations.contains_key("tidegate.dev/port"));
     let layers = [Layer::new("metadata.annotations", &annotations)];
-    Object::Server(Arc::new(spec::read(Facts {
+    Ok(Arc::new(spec::read(Facts {
         id,
         name: None,
         age,
@@ -115,17 +80,18 @@ fn server(object: &Map<String, Value>, host_template: Option<&str>) -> Object {
     })))
 }
 
-fn identity(object: &Map<String, Value>) -> Result<ServerId, (ProblemKind, String)> {
+/// The namespace and the name of an object.
+pub(super) fn identity(object: &Map<String, Value>) -> Result<(String, String), (ProblemKind, String)> {
     let metadata = object.get("metadata");
     let field =
         |field: &str| metadata.and_then(|metadata| metadata.get(field)).filter(|value| !value.is_null());
     let Some(name) = field("name") else {
-        return Err((ProblemKind::Missing, "has no metadata.name; every server needs one".into()));
+        return Err((ProblemKind::Missing, "has no metadata.name; every object needs one".into()));
     };
     let name = identifier("metadata.name", name)?;
     let namespace =
         field("namespace").map_or(Ok("default".into()), |value| identifier("metadata.namespace", value))?;
-    Ok(ServerId::new(SOURCE, &namespace, &name))
+    Ok((namespace, name))
 }
 
 fn identifier(field: &str, value: &Value) -> Result<String, (ProblemKind, String)> {
@@ -149,7 +115,7 @@ fn scalar(value: &Value) -> Option<String> {
     }
 }
 
-fn nature(value: &Value) -> &'static str {
+pub(super) fn nature(value: &Value) -> &'static str {
     match value {
         Value::Null => "nothing",
         Value::Bool(_) => "a truth value",

@@ -9,6 +9,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::strict::Strict;
+
 /// Deeper nesting than this is refused in YAML; `serde_json` has a limit of its own (128).
 const MAX_DEPTH: usize = 64;
 /// Aliases may stand for so many events in one document: an anchor that thousands of servers merge is
@@ -185,7 +187,7 @@ fn json(bytes: &[u8], sink: &mut impl FnMut(Place, Part)) {
     let (mut start, mut first) = (0, 1);
     for _ in 0..MAX_RESUMED {
         let rest = &bytes[start..];
-        let mut stream = serde_json::Deserializer::from_slice(rest).into_iter::<Value>();
+        let mut stream = serde_json::Deserializer::from_slice(rest).into_iter::<Strict>();
         // Where the next value begins, and on which line.
         let (mut at, mut line) = (0, first);
         let error = loop {
@@ -194,7 +196,7 @@ fn json(bytes: &[u8], sink: &mut impl FnMut(Place, Part)) {
             at += space;
             match stream.next() {
                 None => return,
-                Some(Ok(value)) => spread(line, value, sink),
+                Some(Ok(Strict(value))) => spread(line, value, sink),
                 Some(Err(error)) => break error,
             }
             let end = stream.byte_offset().clamp(at, rest.len());
@@ -220,7 +222,7 @@ fn ndjson(bytes: &[u8], sink: &mut impl FnMut(Place, Part)) {
             continue;
         }
         match serde_json::from_slice(text) {
-            Ok(value) => spread(line, value, sink),
+            Ok(Strict(value)) => spread(line, value, sink),
             Err(error) => {
                 // Its own "at line 1" would only confuse: every line is a text of its own.
                 let why = error.to_string();

@@ -20,7 +20,7 @@ use super::disk::{self, Identity, Look, Stat};
 use super::fleet::Fleet;
 use super::notice::{Notice, notices};
 use super::parse::Format;
-use super::{Options, Report, SOURCE};
+use super::{Options, Report, SOURCES};
 use crate::model::{Event, Problem, ProblemKind};
 use crate::owner::Burst;
 
@@ -113,10 +113,10 @@ pub(super) async fn run(
     let closed = events.clone();
     let mut closed = pin!(closed.closed());
     let mut watch = Watch {
+        fleet: Fleet::new(options.rules.clone()),
         options,
         events,
         report,
-        fleet: Fleet::default(),
         stats: BTreeMap::new(),
         phase: Phase::Lost { retry_at: now },
         watcher: None,
@@ -291,11 +291,11 @@ impl Watch {
             self.lose("was replaced by another directory");
             return Ok(());
         }
-        if self.was_lost && list.is_empty() && !self.fleet.is_empty() {
+        if self.was_lost && list.is_empty() && !self.fleet.ledger().is_empty() {
             self.held = Some(format!(
-                "{} came back empty; holding {} servers; add a file, or restart to accept it",
+                "{} came back empty; holding {} objects; add a file, or restart to accept it",
                 self.options.dir.display(),
-                self.fleet.len()
+                self.fleet.ledger().len()
             ));
             return Ok(());
         }
@@ -317,11 +317,11 @@ impl Watch {
         }
         if !self.listed {
             self.listed = true;
-            let servers: Vec<_> = self.fleet.servers().cloned().collect();
-            info!(dir = %self.options.dir.display(), files = self.fleet.files(), servers = servers.len(), "fleet directory listed");
-            self.doubts = self.fleet.doubt().is_some();
-            let doubt = Event::Doubt { source: SOURCE, doubts: self.doubts };
-            self.send(vec![doubt, Event::Reset { source: SOURCE, servers }]).await?;
+            let ledger = self.fleet.ledger();
+            let (dir, files, objects) = (self.options.dir.display(), ledger.files(), ledger.len());
+            info!(%dir, files, objects, "fleet directory listed");
+            self.doubts = ledger.doubt().is_some();
+            self.send(self.fleet.listing()).await?;
         }
         Ok(())
     }
@@ -342,7 +342,7 @@ impl Watch {
         let look = spawn_blocking(move || {
             let path = options.dir.join(&file);
             let format = Format::of(&path).unwrap_or(Format::Yaml);
-            disk::look(&path, &file, format, options.max_file_bytes, options.host_template.as_deref())
+            disk::look(&path, &file, format, options.max_file_bytes, &options.rules)
         });
         // A panic in a parser is a bug, but not one that may cost a fleet.
         let look = look.await.unwrap_or_else(|panic| Look::Found {
@@ -361,14 +361,14 @@ impl Watch {
                 let is_whole = content.is_whole;
                 content.is_open = is_open;
                 let changes = self.fleet.replace(&name, content);
-                if is_open && is_whole && self.fleet.keeps(&name) {
+                if is_open && is_whole && self.fleet.ledger().keeps(&name) {
                     self.pending.insert(name.clone(), Due::at(Instant::now() + OPEN));
                 }
                 debug!(file = %name, changes = changes.len(), "file read");
                 self.stats.insert(name, stat);
                 changes
             }
-            Look::Gone if !self.fleet.knows(&name) => return Ok(()),
+            Look::Gone if !self.fleet.ledger().knows(&name) => return Ok(()),
             Look::Gone => {
                 let now = Instant::now();
                 let since = *self.missing.entry(name.clone()).or_insert(now);
@@ -396,10 +396,10 @@ impl Watch {
         if !self.listed {
             return Ok(());
         }
-        let doubts = self.fleet.doubt().is_some();
+        let doubts = self.fleet.ledger().doubt().is_some();
         if doubts != self.doubts {
             self.doubts = doubts;
-            changes.push(Event::Doubt { source: SOURCE, doubts });
+            changes.extend(SOURCES.map(|source| Event::Doubt { source, doubts }));
         }
         if changes.is_empty() {
             return Ok(());
@@ -409,13 +409,14 @@ impl Watch {
 
     fn publish(&self) {
         let dir = self.options.dir.display();
+        let ledger = self.fleet.ledger();
         let mut problems: Vec<_> = self
             .trouble
             .iter()
             .map(|why| Problem::new(ProblemKind::Unreadable, dir.to_string(), why))
             .collect();
         if self.missing.is_empty() {
-            problems.extend(self.fleet.problems());
+            problems.extend(ledger.problems());
             problems.truncate(MAX_PROBLEMS);
         } else {
             // A file on its way to another name stands in two: what is said now would be void at once.
@@ -428,19 +429,17 @@ impl Watch {
                     .cloned(),
             );
         }
-        let lost =
-            matches!(self.phase, Phase::Lost { .. } | Phase::Settling { .. }) && !self.fleet.is_empty();
+        let lost = matches!(self.phase, Phase::Lost { .. } | Phase::Settling { .. })
+            && !self.fleet.ledger().is_empty();
         let lost = lost.then(|| {
-            format!("{dir} is not there to be read: {} servers are kept as they were", self.fleet.len())
+            format!("{dir} is not there to be read: {} objects are kept as they were", ledger.len())
         });
         let report = Report {
             listed: self.listed,
-            files: self.fleet.files(),
-            held: lost
-                .or_else(|| self.held.clone())
-                .or_else(|| self.fleet.held())
-                .or_else(|| self.fleet.doubt()),
+            files: ledger.files(),
+            held: lost.or_else(|| self.held.clone()).or_else(|| ledger.held()).or_else(|| ledger.doubt()),
             problems,
+            notes: ledger.notes(),
             reads: self.reads,
         };
         self.report.send_if_modified(|before| {

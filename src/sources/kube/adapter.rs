@@ -190,7 +190,12 @@ impl Adapter {
         if is_news {
             self.tell();
         }
-        let touched = if self.outlets.touched.is_some() { self.fleet.touched() } else { Vec::new() };
+        let touched = if self.outlets.touched.is_some() {
+            self.fleet.touched()
+        } else {
+            self.fleet.forget_touched();
+            Vec::new()
+        };
         self.send(heard, events).await?;
         match &self.outlets.touched {
             Some(listener) if !touched.is_empty() => listener.send(touched).await.map_err(|_| Closed),
@@ -213,6 +218,10 @@ impl Adapter {
             }
             News::Unreadable(key, why) => {
                 self.unreadable(id, key.as_ref(), why);
+                Vec::new()
+            }
+            News::Quiet => {
+                self.enter(id, None);
                 Vec::new()
             }
             News::Failed(why) => {

@@ -14,6 +14,8 @@ use crate::kinds::{Key, Kind, Object, agones, okg, pod};
 
 /// A watch is asked for anew so often: a connection that died in silence is noticed by then.
 const WATCH_SECONDS: u32 = 60;
+/// A watch that did not fail again for so long is taken for one that hears.
+const QUIET: Duration = Duration::from_secs(3);
 /// The first and the longest pause after a failure.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(15));
 
@@ -38,6 +40,8 @@ pub(super) enum News {
     Unreadable(Option<Key>, String),
     /// A list or a watch failed; it tries again.
     Failed(String),
+    /// It failed no more for a while.
+    Quiet,
 }
 
 /// Watches until nobody listens.
@@ -62,7 +66,23 @@ async fn follow<T: Watchable>(client: Client, id: Id, news: mpsc::Sender<(Id, Ne
     let mut events = pin!(watcher(api, config));
     let mut retry = pauses();
     let (mut listed, mut unread) = (Vec::new(), Vec::new());
-    while let Some(event) = events.next().await {
+    let mut failed = false;
+    loop {
+        // A watch that was taken up again says nothing until something happens: no failure is the news.
+        let event = if failed {
+            if let Ok(event) = tokio::time::timeout(QUIET, events.next()).await {
+                event
+            } else {
+                failed = false;
+                if news.send((id.clone(), News::Quiet)).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+        } else {
+            events.next().await
+        };
+        let Some(event) = event else { return };
         let word = match event {
             Ok(Event::Init) => {
                 (listed, unread) = (Vec::new(), Vec::new());
@@ -73,6 +93,7 @@ async fn follow<T: Watchable>(client: Client, id: Id, news: mpsc::Sender<(Id, Ne
                 if news.send((id.clone(), word)).await.is_err() {
                     return;
                 }
+                failed = true;
                 tokio::time::sleep(retry.next().unwrap_or(RETRY.1)).await;
                 continue;
             }
@@ -99,7 +120,7 @@ async fn follow<T: Watchable>(client: Client, id: Id, news: mpsc::Sender<(Id, Ne
                 Content::Nameless(why) => News::Unreadable(None, why),
             },
         };
-        retry = pauses();
+        (retry, failed) = (pauses(), false);
         if news.send((id.clone(), word)).await.is_err() {
             return;
         }

@@ -244,6 +244,25 @@ fn an_unhealthy_server_alone_stays_and_drains() {
 }
 
 #[test]
+fn an_annotation_of_a_live_server_is_applied() {
+    let mut cluster = Cluster::new(Rules::default());
+    let mut server = object(
+        "Allocated",
+        &[
+            ("octops.io/gameserver-ingress-mode", "domain"),
+            ("octops.io/gameserver-ingress-domain", "example.com"),
+        ],
+    );
+    assert_eq!(cluster.put(&server), ["open lobby-xk2p4-7vq9z.example.com 10.0.0.7:8010"]);
+    server["metadata"]["annotations"]["octops.io/gameserver-ingress-domain"] = json!("example.gg");
+    assert_eq!(cluster.put(&server), ["open lobby-xk2p4-7vq9z.example.gg 10.0.0.7:8010"]);
+    server["metadata"]["annotations"]["tidegate.dev/drain"] = json!("true");
+    assert_eq!(cluster.put(&server), ["draining lobby-xk2p4-7vq9z.example.gg 10.0.0.7:8010"]);
+    server["metadata"]["annotations"] = json!({});
+    assert_eq!(cluster.put(&server), REMOVED);
+}
+
+#[test]
 fn a_new_uid_of_the_same_name_is_one_change() {
     let mut cluster = Cluster::new(Rules::default());
     let mut server = object("Allocated", &[HOST]);
@@ -255,4 +274,30 @@ fn a_new_uid_of_the_same_name_is_one_change() {
     assert_eq!(cluster.put(&server), ["open lobby.example.com 10.0.0.8:8010"]);
     server["metadata"]["uid"] = json!("0d4f1f9e-0003");
     assert_eq!(cluster.put_state(&mut server, "Creating"), REMOVED, "one that has no pod yet");
+}
+
+#[test]
+fn a_subject_says_what_stands_on_the_object() {
+    let mut cluster = Cluster::new(Rules::default());
+    let mut server = object(
+        "Ready",
+        &[
+            ("octops.io/gameserver-ingress-mode", "path"),
+            ("octops.io/gameserver-ingress-fqdn", "servers.example.com"),
+        ],
+    );
+    let mut subject = |server: &Value| {
+        _ = cluster.put(server);
+        let mut touched = cluster.0.touched();
+        touched.remove(0).1.expect("a subject")
+    };
+    let first = subject(&server);
+    assert_eq!((first.noted.ready, first.noted.url, first.noted.routed), (Some(false), None, false));
+    assert_eq!(&*first.target.unwrap().uid, "0d4f1f9e-0001");
+    server["metadata"]["annotations"]["octops.io/ingress-ready"] = json!("true");
+    server["metadata"]["annotations"]["tidegate.dev/url"] = json!("http://servers.example.com/lobby");
+    server["metadata"]["labels"]["tidegate.dev/routed"] = json!("true");
+    let second = subject(&server);
+    assert_eq!((second.noted.ready, second.noted.routed), (Some(true), true));
+    assert_eq!(second.noted.url.as_deref(), Some("http://servers.example.com/lobby"));
 }

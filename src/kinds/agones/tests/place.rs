@@ -250,9 +250,13 @@ fn the_pods_are_asked_for_when_nothing_else_tells() {
     early["status"]["addresses"] = Value::Null;
     early["status"]["address"] = json!("");
     assert!(!wants(&rules, early));
-    let mut development = old("Ready");
-    development["metadata"]["annotations"]["agones.dev/dev-address"] = json!("192.168.1.20");
-    assert!(!wants(&rules, development));
+    for (key, value) in
+        [("agones.dev/dev-address", "192.168.1.20"), ("octops.io/ingress-class-name", "contour")]
+    {
+        let mut other = old("Ready");
+        other["metadata"]["annotations"][key] = json!(value);
+        assert!(!wants(&rules, other), "{key}");
+    }
     let mut nobodys = old("Ready");
     nobodys["metadata"]["annotations"] = json!({});
     assert!(!wants(&rules, nobodys));

@@ -18,10 +18,7 @@ fn good() -> Value {
 fn server(change: impl FnOnce(&mut Value)) -> Arc<Server> {
     let mut value = good();
     change(&mut value);
-    match read(&value, None) {
-        Object::Server(server) => server,
-        other => panic!("{other:?}"),
-    }
+    super::server(value.as_object().unwrap(), None).unwrap()
 }
 
 /// The one problem of the good server when `pointer` holds `value`.
@@ -36,10 +33,7 @@ fn problem(pointer: [&str; 2], value: Value) -> (String, Arc<Server>) {
 fn refused(change: impl FnOnce(&mut Value)) -> String {
     let mut value = good();
     change(&mut value);
-    match read(&value, None) {
-        Object::Bad(_, why) => why,
-        other => panic!("{other:?}"),
-    }
+    super::server(value.as_object().unwrap(), None).unwrap_err().1
 }
 
 #[test]
@@ -186,25 +180,12 @@ fn an_object_that_cannot_be_named_is_refused() {
             "{bad}"
         );
     }
-    assert!(refused(|object| *object = json!("text")).contains("is a text"));
-    assert!(refused(|object| object["kind"] = Value::Null).contains("no kind"));
-}
-
-#[test]
-fn a_kind_of_others_is_left_to_others() {
-    let other = read(&json!({ "apiVersion": "v1", "kind": "Pod" }), None);
-    assert!(matches!(other, Object::Other(kind) if kind == "v1 Pod"));
-    assert!(refused(|object| object["kind"] = "Sever".into()).contains("kind \"Sever\""));
-    assert!(
-        refused(|object| object["apiVersion"] = "tidegate.dev/v2".into())
-            .contains("apiVersion \"tidegate.dev/v2\"")
-    );
 }
 
 #[test]
 fn the_template_gives_a_host_to_those_without() {
     let mut value = good();
     value["metadata"]["annotations"] = json!({});
-    let Object::Server(server) = read(&value, Some("<name>.games.example.com")) else { panic!() };
+    let server = super::server(value.as_object().unwrap(), Some("<name>.games.example.com")).unwrap();
     assert_eq!(server.desired.routes[0].to_string(), "game-7.games.example.com");
 }

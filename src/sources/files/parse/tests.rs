@@ -97,6 +97,17 @@ fn a_bad_line_costs_itself_alone() {
 }
 
 #[test]
+fn a_field_that_stands_twice_costs_its_object() {
+    let text = b"{\"name\":\"a\"}\n{\"name\":\"b\",\"name\":\"c\"}\n{\"name\":\"d\"}\n";
+    for format in [Format::Json, Format::Ndjson] {
+        let parts = parts(format, text);
+        assert_eq!((&*parts[0], &*parts[2], parts.len()), ("1: \"a\"", "3: \"d\"", 3), "{format:?}");
+        assert!(parts[1].starts_with("2! the field \"name\" stands twice in one object"), "{parts:?}");
+    }
+    assert_eq!(refused(Format::Yaml, b"name: b\nname: c\n"), ["2"]);
+}
+
+#[test]
 fn what_is_not_utf8_is_refused_with_its_line() {
     assert_eq!(
         parts(Format::Yaml, b"name: a\n---\nx: 1\nname: \xff\n---\nname: c\n"),

@@ -1,0 +1,181 @@
+//! The harness itself, on fleets of twenty servers: does it run to its end, count what it should, and leave
+//! nothing behind? What its times are is no matter here.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+const LOADTEST: &str = env!("CARGO_BIN_EXE_loadtest");
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// Runs it with these words; its JSON.
+async fn run(words: &[&str]) -> Value {
+    let tidegate = Path::new(LOADTEST).with_file_name("tidegate");
+    assert!(tidegate.is_file(), "{}: `cargo build --bin tidegate` comes first", tidegate.display());
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("figures.json");
+    let run = Command::new(LOADTEST)
+        .args(words)
+        .arg("--json")
+        .arg(&json)
+        .arg("--svg")
+        .arg(folder.path())
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = timeout(LIMIT, run).await.expect("it ends in time").unwrap();
+    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(table.contains("a smoke run"), "{table}");
+    serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap()
+}
+
+/// The one figure of this place and name.
+fn figure<'a>(report: &'a Value, scenario: &str, place: &str, name: &str) -> &'a Value {
+    let all = report["figures"].as_array().unwrap();
+    let of = |figure: &&Value| {
+        let streams = figure["streams"].as_u64().map(|count| count.to_string());
+        let at = figure["layout"].as_str().map(str::to_owned).or(streams).unwrap_or_default();
+        figure["scenario"] == scenario && at == place && figure["name"] == name
+    };
+    let found: Vec<_> = all.iter().filter(of).collect();
+    assert_eq!(found.len(), 1, "{scenario}, {place}, {name}: {all:#?}");
+    found[0]
+}
+
+/// What is true of every report.
+fn is_whole(report: &Value) {
+    assert_eq!(report["smoke"], true);
+    assert!(report["command"].as_str().unwrap().starts_with("loadtest "), "{report:#}");
+    assert!(report["machine"]["cores"].as_u64().unwrap() > 0);
+    for figure in report["figures"].as_array().unwrap() {
+        let [least, p50, p99, most] = ["least", "p50", "p99", "most"].map(|of| figure[of].as_f64().unwrap());
+        assert!(least <= p50 && p50 <= p99 && p99 <= most, "{figure:#}");
+        assert!(figure["count"].as_u64().unwrap() > 0 && figure["servers"] == 20, "{figure:#}");
+        assert!(
+            figure["target"].is_null() || figure["target"]["met"].is_null(),
+            "nothing is judged: {figure:#}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn delta_measures_every_layout_and_source_beside_its_floor() {
+    let report = run(&["delta", "--smoke"]).await;
+    is_whole(&report);
+    for layout in ["scoped", "table", "path"] {
+        let one = figure(&report, "engine", layout, "one change, apply + commit");
+        assert_eq!(one["count"], if layout == "table" { 3 } else { 60 });
+        let bytes = figure(&report, "engine", layout, "one change, on the wire");
+        assert!(
+            bytes["most"].as_f64().unwrap() > 200.0,
+            "a server that comes is a cluster and a route: {bytes}"
+        );
+        assert!(figure(&report, "engine", layout, "one change, allocations")["p50"].as_f64().unwrap() > 1.0);
+        for (source, floor) in [("file", true), ("event", true)] {
+            let one = figure(&report, "envoy", layout, &format!("one change to first 200, by {source}"));
+            assert_eq!((&one["count"], one["floor"].is_object()), (&3.into(), floor));
+            assert_eq!(one["floor"]["count"], 3);
+            figure(&report, "envoy", layout, &format!("burst of 100 to last 200, by {source}"));
+            figure(&report, "envoy", layout, &format!("wave of 10 % to last 200, by {source}"));
+        }
+        figure(&report, "envoy", layout, "a request alone, through Envoy");
+    }
+    // The same servers as scopes and as one table: a change of the table is all of it.
+    let bytes =
+        |layout| figure(&report, "engine", layout, "one change, on the wire")["p50"].as_f64().unwrap();
+    assert!(bytes("table") > 4.0 * bytes("scoped"), "{} and {}", bytes("table"), bytes("scoped"));
+    assert!(figure(&report, "cold start", "scoped", "start of Envoy to first 200")["floor"].is_object());
+}
+
+#[tokio::test]
+async fn fanout_counts_every_stream_and_sends_nothing_to_those_that_come_back() {
+    let report = run(&["fanout", "--smoke", "--connections", "2"]).await;
+    is_whole(&report);
+    for streams in [1, 4] {
+        let place = streams.to_string();
+        let of = |name: &str| figure(&report, "fan-out", &place, name);
+        assert_eq!(of("one change to the last stream, by file")["count"], 3);
+        assert_eq!(of("one change to any stream, by file")["count"], 3 * streams);
+        assert_eq!(of("one change to any stream, by file")["floor"]["count"], 3 * streams);
+        assert!(of("CPU a change and stream")["p50"].as_f64().unwrap() > 0.0);
+        assert!(of("memory a converged stream")["floor"].is_object());
+    }
+    assert_eq!(figure(&report, "reconnect storm", "4", "resources sent")["most"], 0.0);
+    let stalled = |name: &str| figure(&report, "a stalled stream", "4", name)["p50"].as_f64().unwrap();
+    assert!((stalled("changes it missed") - 3.0).abs() < 0.1);
+    // A cluster and a scope a change, each once.
+    assert!((stalled("resources until it has caught up") - 6.0).abs() < 0.1);
+}
+
+#[tokio::test]
+async fn what_it_cannot_do_it_says_before_it_begins() {
+    for (words, why) in [
+        (&["fanout", "--smoke", "--tidegate", "/nonexistent"][..], "--tidegate"),
+        (&["delta", "--smoke", "--parts", "cold", "--envoy", "/nonexistent"][..], "/nonexistent"),
+        (&["delta", "--sizes", "3"][..], "--sizes"),
+    ] {
+        let run = Command::new(LOADTEST).args(words).stdin(Stdio::null()).kill_on_drop(true).output();
+        let output = timeout(LIMIT, run).await.expect("it ends in time").unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && text.contains(why), "{words:?}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn an_interrupted_run_leaves_no_process_behind() {
+    let mut run = Command::new(LOADTEST)
+        .args(["delta", "--sizes", "20", "--layouts", "scoped", "--parts", "envoy", "--changes", "10000"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let own = run.id().unwrap();
+    let mut lines = BufReader::new(run.stderr.take().unwrap()).lines();
+    assert!(timeout(LIMIT, lines.next_line()).await.unwrap().unwrap().unwrap().contains("Envoy, 20 servers"));
+    // The bare server, the control plane, and an Envoy at each of three.
+    let children = until(|| Some(children(own)).filter(|children| children.len() >= 5)).await;
+    let sent = Command::new("kill").args(["-INT", &own.to_string()]).status().await.unwrap();
+    assert!(sent.success());
+    let ended = timeout(LIMIT, run.wait()).await.expect("it ends").unwrap();
+    assert!(!ended.success());
+    until(|| children.iter().all(|pid| !is_alive(*pid)).then_some(())).await;
+}
+
+/// The processes whose parent is this one.
+fn children(parent: u32) -> BTreeSet<u32> {
+    let all = std::fs::read_dir("/proc").unwrap();
+    let pids = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| fields(*pid).is_some_and(|fields| fields[1] == parent.to_string())).collect()
+}
+
+/// Not even a zombie counts as alive.
+fn is_alive(pid: u32) -> bool {
+    fields(pid).is_some_and(|fields| fields[0] != "Z")
+}
+
+/// State and parent of a process, and what follows in `/proc/PID/stat`.
+fn fields(pid: u32) -> Option<Vec<String>> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(text.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
+}
+
+async fn until<T>(mut ask: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(start.elapsed() < LIMIT, "not in time");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
