@@ -114,6 +114,15 @@ impl Claimants {
         one.into_iter().chain(many.into_iter().flatten())
     }
 
+    /// Those that are seen by `view`, oldest first. Where all name the same gateways the first decides: a
+    /// crowd of strangers is not looked through.
+    fn seen_by(&self, view: Option<&Gateway>) -> impl Iterator<Item = &Arc<Server>> {
+        let is_uniform = matches!(self, Self::Many(crowd) if crowd.odd == 0);
+        let is_seen = move |claim: &&Claim| claim.0.desired.gateways.include(view);
+        let none = is_uniform && !self.iter().next().is_some_and(|first| is_seen(&first));
+        self.iter().take_while(move |_| !none).filter(is_seen).map(|claim| &claim.0)
+    }
+
     fn lost(&self) -> usize {
         match self {
             Self::One(_) => 0,
@@ -342,7 +351,7 @@ impl Claims {
 
     /// True when a claim on a path of a host is seen by `view`.
     pub fn is_held(&self, host: &Host, path: &PathPrefix, view: Option<&Gateway>) -> bool {
-        self.claimants(host, path).any(|server| server.desired.gateways.include(view))
+        self.at(host, path).is_some_and(|claimants| claimants.seen_by(view).next().is_some())
     }
 
     /// How `server` fares at `key`: a loss on any of its gateways is a loss. `None` when it has no claim there.
@@ -413,7 +422,7 @@ fn winner_over<'a>(mut claims: impl Iterator<Item = &'a Claim>, claim: &Claim) -
 }
 
 fn holders(claims: &Claimants, view: Option<&Gateway>) -> Vec<Arc<Server>> {
-    let mut seen = claims.iter().map(|claim| &claim.0).filter(|server| server.desired.gateways.include(view));
+    let mut seen = claims.seen_by(view);
     let Some(winner) = seen.next() else { return Vec::new() };
     let mut holders = vec![winner.clone()];
     if let Some(share) = &winner.desired.share {

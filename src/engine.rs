@@ -380,7 +380,8 @@ impl Engine {
     fn layout(&self, host: &Host) -> Layout {
         let root = PathPrefix::root();
         let rooted = self.claims.is_held(host, &root, None);
-        let named = self.claims.named_at(host, &root);
+        // Those that are named below the root only are on it like any other.
+        let named = self.claims.named(host);
         let except = named.filter(|gateway| self.claims.is_held(host, &root, Some(gateway)) != rooted);
         Layout { rooted, except: except.cloned().collect() }
     }

@@ -279,6 +279,21 @@ fn order_any_permutation_gives_the_same_owners() {
     }
 }
 
+/// A template without `<id>`: were each claim compared with all others, this would not end.
+#[test]
+fn work_a_fleet_that_claims_one_host_is_not_compared_pair_by_pair() {
+    let eu = |server: &mut Server| server.desired.gateways = Gateways::Named([Gateway("eu".into())].into());
+    for gateways in [|_: &mut Server| (), eu] {
+        let (mut engine, mut snapshot) = synced();
+        let servers = (0..50_000).map(|i| server_with(&format!("s{i:06}"), &["x"], gateways)).collect();
+        run(&mut engine, &mut snapshot, [Event::Reset { source: SOURCE, servers }]);
+        assert_eq!(engine.claims().lost(), 49_999);
+        assert_eq!(names(&snapshot, Kind::Scope, "eu"), ["x"]);
+        run(&mut engine, &mut snapshot, [Event::Reset { source: SOURCE, servers: Vec::new() }]);
+        assert_eq!((engine.claims().lost(), world(&snapshot, "eu").len()), (0, 0));
+    }
+}
+
 /// One change among `fleet` servers, laid out by host or by path.
 fn one_change(fleet: usize, layout: fn(usize) -> String) -> (Work, Applied) {
     let (mut engine, mut snapshot) = synced();
