@@ -155,7 +155,8 @@ impl Writer {
                 // It only ends with the process.
                 () = &mut holder => return Ok(()),
             }
-            let soon = Instant::now() + SWEEP;
+            // A sweep looks at all that wait: while there is enough to write it need not be said what more there is.
+            let soon = Instant::now() + if work.ready.is_empty() { SWEEP } else { RETRY.0 };
             sweep_at = Some(sweep_at.map_or(soon, |at| at.min(soon)));
         }
     }
