@@ -26,12 +26,13 @@ startup: ## measures start-up with 10,000 servers, in a release build
 	cargo build --quiet --release --workspace
 	target/release/loadtest startup $(ARGS)
 
-load: ## measures changes and fan-out in a release build, for half an hour; ARGS="delta --sizes 1000" for a part
+load: ## measures changes, fan-out and a cluster in a release build, for half an hour; ARGS="delta --sizes 1000" for a part
 	cargo build --quiet --release --workspace
 ifeq ($(strip $(ARGS)),)
 	@envoy/get-envoy >/dev/null
 	target/release/loadtest delta --json loadtest/results/delta.json --svg loadtest/results
 	target/release/loadtest fanout --json loadtest/results/fanout.json --svg loadtest/results
+	target/release/loadtest kube --bursts 1000,10000 --write-back --json loadtest/results/kube.json
 else
 	target/release/loadtest $(ARGS)
 endif

@@ -11,6 +11,7 @@ mod envoy;
 mod fanout;
 mod fleet;
 mod floor;
+mod kube;
 mod machine;
 mod messages;
 mod player;
@@ -39,9 +40,16 @@ enum Command {
     Startup(startup::Options),
     Delta(delta::Options),
     Fanout(fanout::Options),
+    Kube(kube::Options),
     /// A delta xDS server with nothing in it: the floor, as a child of the others.
     #[command(hide = true)]
     Bare,
+    /// A Kubernetes API server in memory, as a child of `kube`.
+    #[command(hide = true)]
+    Api,
+    /// A watch whose news nobody reads, as a child of `kube`.
+    #[command(hide = true)]
+    Hear(kube::Ear),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -66,6 +74,9 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Startup(options) => startup::run(options).await,
         Command::Delta(options) => delta::run(options).await,
         Command::Fanout(options) => fanout::run(options).await,
+        Command::Kube(options) => kube::run(options).await,
         Command::Bare => bare::run().await,
+        Command::Api => kube::serve().await,
+        Command::Hear(ear) => kube::hear(ear).await,
     }
 }

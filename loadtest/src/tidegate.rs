@@ -53,26 +53,25 @@ pub(crate) async fn printed(binary: &Path, arguments: &[&str]) -> anyhow::Result
 /// A control plane that listens.
 pub(crate) struct Tidegate {
     pub(crate) xds: SocketAddr,
+    pub(crate) admin: SocketAddr,
     pub(crate) pid: u32,
-    admin: SocketAddr,
     child: Child,
 }
 
 impl Tidegate {
     /// Starts it on a fleet directory; returns as soon as it listens, which is before it has read it.
     pub(crate) async fn start(binary: &Path, fleet: &Path) -> anyhow::Result<Self> {
-        let mut child = Command::new(binary)
-            .args([
-                "serve",
-                "--xds",
-                "127.0.0.1:0",
-                "--admin",
-                "127.0.0.1:0",
-                "--log-format",
-                "json",
-                "--fleet",
-            ])
-            .arg(fleet)
+        Self::run(binary, |command| command.arg("--fleet").arg(fleet)).await
+    }
+
+    /// Starts it with what `with` adds: at least where its fleet is. Returns as soon as it listens.
+    pub(crate) async fn run(
+        binary: &Path,
+        with: impl FnOnce(&mut Command) -> &mut Command,
+    ) -> anyhow::Result<Self> {
+        let mut command = Command::new(binary);
+        command.args(["serve", "--xds", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log-format", "json"]);
+        let mut child = with(&mut command)
             .env("RUST_LOG", "info")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -94,7 +93,7 @@ impl Tidegate {
         let (xds, admin) = addresses.await.context("it did not listen in time")??;
         let pid = child.id().context("it ended")?;
         tokio::spawn(read_on(log));
-        Ok(Self { xds, pid, admin, child })
+        Ok(Self { xds, admin, pid, child })
     }
 
     /// Returns when it has read its fleet.

@@ -21,15 +21,13 @@ async fn run(words: &[&str]) -> Value {
     assert!(tidegate.is_file(), "{}: `cargo build --bin tidegate` comes first", tidegate.display());
     let folder = tempfile::tempdir().unwrap();
     let json = folder.path().join("figures.json");
-    let run = Command::new(LOADTEST)
-        .args(words)
-        .arg("--json")
-        .arg(&json)
-        .arg("--svg")
-        .arg(folder.path())
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
+    let mut command = Command::new(LOADTEST);
+    command.args(words).arg("--json").arg(&json);
+    // Figures of a cluster are no lines over anything.
+    if words[0] != "kube" {
+        command.arg("--svg").arg(folder.path());
+    }
+    let run = command.stdin(Stdio::null()).kill_on_drop(true).output();
     let output = timeout(LIMIT, run).await.expect("it ends in time").unwrap();
     assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
     let table = String::from_utf8(output.stdout).unwrap();
@@ -113,6 +111,38 @@ async fn fanout_counts_every_stream_and_sends_nothing_to_those_that_come_back() 
     assert!((stalled("changes it missed") - 3.0).abs() < 0.1);
     // A cluster and a scope a change, each once.
     assert!((stalled("resources until it has caught up") - 6.0).abs() < 0.1);
+}
+
+#[tokio::test]
+async fn kube_counts_what_is_heard_told_and_written() {
+    let report = run(&["kube", "--smoke"]).await;
+    is_whole(&report);
+    let of = |scenario, layout, name: &str| {
+        figure(&report, scenario, layout, name)["p50"].as_f64().expect("a number")
+    };
+    let is = |value: f64, wanted: f64| (value - wanted).abs() < 1e-6;
+    let noise = |name| of("cluster noise", "agones", name);
+    // Twenty servers, two rounds: all of it heard, none of it told to the engine or to Envoy.
+    assert!(noise("news heard") >= 40.0);
+    for nothing in ["events told to the engine", "pushes to Envoy", "lists and watches that failed"] {
+        assert!(is(noise(nothing), 0.0), "{nothing}");
+    }
+    assert!(noise("the same, a write; floor: bytes") > 0.0);
+    for what in ["a server made to first 200", "a server annotated to first 200"] {
+        let samples = figure(&report, "cluster change", "agones", what);
+        assert_eq!((&samples["count"], samples["floor"].is_object()), (&4.into(), true), "{what}");
+    }
+    // A cluster and a scope; a new host is a scope alone, and another's removal.
+    assert!(is(of("cluster change", "agones", "made: responses to Envoy, mean"), 2.0));
+    assert!(of("cluster change", "agones", "annotated: heard to committed, mean") > 0.0);
+    for (bare, writes) in [("agones", "agones, write-back"), ("okg", "okg, write-back")] {
+        for layout in [bare, writes] {
+            figure(&report, "cluster burst", layout, "first write to last 200; floor: asking all");
+        }
+        assert!(is(of("cluster burst", bare, "other requests to the API server"), 0.0), "{bare}");
+        assert!(is(of("cluster burst", writes, "patches a server"), 1.0), "{writes}");
+        figure(&report, "cluster burst", writes, "first write to last mark; floor: their pace");
+    }
 }
 
 #[tokio::test]
