@@ -21,6 +21,7 @@ const WARM: usize = 200;
 const STAGES: [(&str, &str); 3] = [
     ("heard to committed, mean", "tidegate_event_seconds"),
     ("of that apply and commit, mean", "tidegate_commit_seconds"),
+    ("committed to sent, mean a response", "tidegate_push_seconds"),
     ("sent to acknowledged, mean a response", "tidegate_ack_seconds"),
 ];
 
