@@ -18,7 +18,7 @@ const SCENARIO: &str = "cluster change";
 /// Requests on a warm connection, for the floor.
 const WARM: usize = 200;
 /// Where the control plane's part of the time goes, as its own clocks say.
-const STAGES: [(&str, &str); 3] = [
+const STAGES: [(&str, &str); 4] = [
     ("heard to committed, mean", "tidegate_event_seconds"),
     ("of that apply and commit, mean", "tidegate_commit_seconds"),
     ("committed to sent, mean a response", "tidegate_push_seconds"),
