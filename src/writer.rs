@@ -48,6 +48,8 @@ const FLIGHTS: usize = 8;
 const QUESTION: usize = 256;
 /// The first and the longest pause after a write that failed.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+/// What was written and is not shown by then is written again.
+const SHOWN: Duration = Duration::from_secs(5);
 /// What came meanwhile is looked at together.
 const SWEEP: Duration = Duration::from_millis(20);
 
@@ -62,8 +64,11 @@ struct Entry {
     placement: Option<Placement>,
     /// What was written, until the watch shows it.
     written: Write,
+    written_at: Option<Instant>,
     /// What was complained of on this object.
     complained: BTreeSet<Complaint>,
+    /// There is nothing to write before Envoys have acknowledged more.
+    waits: bool,
     failures: u32,
     not_before: Option<Instant>,
 }
@@ -114,6 +119,7 @@ impl Writer {
             ready: VecDeque::new(),
             flights: JoinSet::new(),
             flying: BTreeSet::new(),
+            failure: None,
         };
         let mut sweep_at: Option<Instant> = None;
         loop {
@@ -179,6 +185,8 @@ struct Work {
     ready: VecDeque<(Key, Write)>,
     flights: JoinSet<(Key, Write, Outcome)>,
     flying: BTreeSet<Key>,
+    /// Why a write failed last: a right that is missing is said once, not once a server.
+    failure: Option<String>,
 }
 
 impl Work {
@@ -191,12 +199,14 @@ impl Work {
             };
             let held = self.entries.remove(&key).filter(|entry| entry.subject.target == subject.target);
             let entry = match held {
-                Some(entry) => Entry { subject, placement: None, ..entry },
+                Some(entry) => Entry { subject, placement: None, waits: false, ..entry },
                 None => Entry {
                     subject,
                     placement: None,
                     written: Write::default(),
+                    written_at: None,
                     complained: BTreeSet::new(),
+                    waits: false,
                     failures: 0,
                     not_before: None,
                 },
@@ -208,7 +218,7 @@ impl Work {
 
     fn audit(&mut self) {
         for (key, entry) in &mut self.entries {
-            entry.placement = None;
+            (entry.placement, entry.waits) = (None, false);
             self.open.insert(key.clone());
         }
     }
@@ -222,7 +232,7 @@ impl Work {
         // The Envoys of a gateway are asked once, not once a server.
         let mut floors: Vec<(Gateways, Option<Revision>)> = Vec::new();
         for key in self.open.iter().filter(|key| !self.flying.contains(*key)) {
-            let Some(entry) = self.entries.get(key) else {
+            let Some(entry) = self.entries.get_mut(key) else {
                 settled.push(key.clone());
                 continue;
             };
@@ -239,11 +249,21 @@ impl Work {
             };
             let refused = if refusals.is_empty() { None } else { refused(&refusals, placement) };
             let acknowledged = refused.is_none() && floor.is_some_and(|floor| floor >= placement.revision);
+            if entry.waits && !acknowledged && refused.is_none() {
+                continue;
+            }
             let wanted = words::wanted(&entry.subject, placement, acknowledged, &self.writer.config);
             let complaints = words::complaints(&entry.subject.servers, placement, refused);
+            let is_closed = !placement.open;
+            // Whoever took it away again before the watch showed it is not a reason to think that it stands there.
+            if entry.written_at.is_some_and(|at| now > at + SHOWN) || (acknowledged && wanted.is_empty()) {
+                (entry.written, entry.written_at) = (Write::default(), None);
+            }
+            let stands = wanted.is_empty();
             let write = wanted.beyond(&entry.written, complaints, &entry.complained);
             if write.is_empty() {
-                if acknowledged || !placement.open {
+                entry.waits = stands;
+                if stands && (acknowledged || is_closed) {
                     settled.push(key.clone());
                 }
             } else if entry.not_before.is_none_or(|when| when <= now) {
@@ -319,11 +339,17 @@ impl Work {
             Outcome::Done | Outcome::Gone => {
                 entry.complained.extend(write.complaints.iter().cloned());
                 entry.written.take_over(write);
+                entry.written_at = Some(Instant::now());
                 (entry.failures, entry.not_before) = (0, None);
+                self.failure = None;
             }
             Outcome::Failed(why) => {
                 let pause = RETRY.0.saturating_mul(1 << entry.failures.min(6)).min(RETRY.1);
-                warn!(kind = %key.kind, namespace = %key.namespace, name = %key.name, why, ?pause, "not written, trying again");
+                if self.failure.as_ref() != Some(why) {
+                    let (kind, namespace, name) = (key.kind, &key.namespace, &key.name);
+                    warn!(%kind, %namespace, %name, why, "not written, trying again; others that fail so are not logged");
+                    self.failure = Some(why.clone());
+                }
                 entry.failures += 1;
                 entry.not_before = Some(Instant::now() + pause);
             }

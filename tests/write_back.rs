@@ -57,6 +57,9 @@ async fn a_server_is_marked_once_and_only_when_it_answers() {
     };
     ground.kube.wait("its new URL is written", &arena, is_moved).await;
     assert_eq!(patches(&ground.kube), 2, "one for its life and one for its new URL");
+    // A mark that somebody takes away is missing again.
+    ground.kube.patch(&arena, &json!({ "metadata": { "labels": { "tidegate.dev/routed": null } } })).await;
+    ground.kube.wait("it is marked again", &arena, is_marked).await;
 }
 
 #[tokio::test]

@@ -8,9 +8,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
-use super::pod::Pod;
+use super::pod::{Pod, or_default};
 use super::{Meta, PublishAt, Rules};
 use crate::model::{Problem, ProblemKind, Server, ServerId, Source};
 use crate::spec::{self, Facts, Layer, State, URL};
@@ -111,11 +111,6 @@ pub struct Address {
     /// `address`
     #[serde(deserialize_with = "or_default")]
     pub address: Box<str>,
-}
-
-/// An empty field says as much as none: the API server writes `null` for lists that are not filled.
-fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
-    Option::deserialize(from).map(Option::unwrap_or_default)
 }
 
 /// Where the parts of a GameServer stand, for problems to name them.
