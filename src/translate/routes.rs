@@ -9,7 +9,7 @@ use envoy_types::pb::envoy::config::route::v3::redirect_action::{
     PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
 };
 use envoy_types::pb::envoy::config::route::v3::route::Action;
-use envoy_types::pb::envoy::config::route::v3::route_action::{ClusterSpecifier, UpgradeConfig};
+use envoy_types::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
 use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
 use envoy_types::pb::envoy::config::route::v3::weighted_cluster::ClusterWeight;
 use envoy_types::pb::envoy::config::route::v3::{
@@ -22,6 +22,7 @@ use serde_json::json;
 use super::share::{Ticket, lots, of_versions};
 use super::{Held, RETRY_AFTER, cluster_name, duration, uint};
 use crate::model::{Mode, PathPrefix, Redirect, Server};
+use crate::spec::IDLE_TIMEOUT;
 
 /// The holders that take players.
 pub fn open(holders: &[Arc<Server>]) -> Vec<&Server> {
@@ -112,17 +113,16 @@ impl<'a> Door<'a> {
     fn to(&self, takers: &[&Server]) -> Vec<Route> {
         let Self { held, first, .. } = self;
         let (target, headers) = self.target(takers);
+        let idle_timeout = first.desired.idle_timeout;
         let action = |rewrite: &str| {
             Action::Route(RouteAction {
                 cluster_specifier: Some(target.clone()),
                 prefix_rewrite: rewrite.to_owned(),
                 // Games hold requests open for as long as they like; only silence ends one, unless they ask.
                 timeout: Some(duration(first.desired.response_timeout.unwrap_or_default())),
-                idle_timeout: Some(duration(first.desired.idle_timeout)),
-                upgrade_configs: vec![UpgradeConfig {
-                    upgrade_type: "websocket".into(),
-                    ..Default::default()
-                }],
+                // The listener knows the default, and lets WebSockets through: what nearly all routes would say
+                // is not said a hundred thousand times.
+                idle_timeout: (idle_timeout != IDLE_TIMEOUT).then(|| duration(idle_timeout)),
                 ..Default::default()
             })
         };
