@@ -18,6 +18,10 @@ use crate::model::{
     Redirect, RouteKey, Server, ServerId, Share, Weight, is_name,
 };
 
+mod levers;
+
+pub use levers::RETRY_AFTER;
+
 /// All our annotations begin with this.
 pub const PREFIX: &str = "tidegate.dev/";
 /// The annotation that says where players reach a server: its URLs, comma-separated. It is written, not read.
@@ -35,7 +39,7 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_hours(1);
 const MAX_IDLE_TIMEOUT: Duration = Duration::from_hours(30 * 24);
 
 /// Every annotation, without its prefix.
-const KNOWN: [&str; 17] = [
+const KNOWN: [&str; 20] = [
     "host",
     "path",
     "strip-prefix",
@@ -45,11 +49,14 @@ const KNOWN: [&str; 17] = [
     "share",
     "weight",
     "drain",
+    "drain-allow-cookie",
+    "retry-after",
     "maintenance",
     "maintenance-paths",
     "max-sessions",
     "max-connections",
     "max-pending-requests",
+    "new-sessions-per-second",
     "idle-timeout",
     "response-timeout",
     "https-redirect",
@@ -185,6 +192,9 @@ impl<'a> Reader<'a> {
             ),
             max_connections: self.value("max-connections", "a whole number from 1 to 1000000", count),
             max_pending: self.value("max-pending-requests", "a whole number from 1 to 1000000", count),
+            new_sessions_per_second: self.new_sessions_per_second(),
+            drain_cookie: self.drain_cookie(),
+            retry_after: self.retry_after(),
             mode,
         }
     }
