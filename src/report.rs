@@ -291,10 +291,14 @@ fn longest(engine: &Engine, host: &Host, path: &str, gateway: &Gateway) -> Optio
 
 fn explained(engine: &Engine, tried: Vec<Rung>, row: RouteRow) -> Explanation {
     let key = RouteKey { host: row.host.clone(), path: row.path.clone() };
-    let verdict = match row.state {
+    let mut verdict = match row.state {
         "open" => format!("{key} is open: {}", row.holders.join(", ")),
         state => format!("503: {key} is {state}: {}", row.holders.join(", ")),
     };
+    let holders = engine.claims().holders(&key.host, &key.path, row.gateway.as_ref());
+    for cookie in translate::cookies(&holders) {
+        verdict.push_str(&format!("; who sends the cookie {cookie} is let in"));
+    }
     let claimants = engine.claims().claimants(&key.host, &key.path).take(MAX_HINTS);
     let servers = claimants.map(|server| ServerRow::of(engine, server)).collect();
     Explanation { tried, route: Some(row), verdict, servers }
@@ -352,6 +356,20 @@ mod tests {
         let drained =
             server_with("a", &["a.x"], |server| server.desired.mode = Mode::Draining { redirect: None });
         assert_eq!(explain_in(vec![drained], "a.x", "/").verdict, "503: a.x is draining: test/default/a");
+    }
+
+    #[test]
+    fn a_cookie_that_passes_a_drain_is_said() {
+        let drained = server_with("a", &["a.x"], |server| {
+            server.desired.mode = Mode::Draining { redirect: None };
+            server.desired.drain_cookie = Some("seat".into());
+        });
+        assert_eq!(
+            explain_in(vec![drained], "a.x", "/").verdict,
+            "503: a.x is draining: test/default/a; who sends the cookie seat is let in"
+        );
+        let open = server_with("a", &["a.x"], |server| server.desired.drain_cookie = Some("seat".into()));
+        assert_eq!(explain_in(vec![open], "a.x", "/").verdict, "a.x is open: test/default/a");
     }
 
     #[test]

@@ -2,25 +2,24 @@
 
 use std::sync::Arc;
 
-use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
-use envoy_types::pb::envoy::config::core::v3::{DataSource, HeaderValue, HeaderValueOption, data_source};
 use envoy_types::pb::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
 use envoy_types::pb::envoy::config::route::v3::redirect_action::{
-    PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
+    RedirectResponseCode, SchemeRewriteSpecifier,
 };
 use envoy_types::pb::envoy::config::route::v3::route::Action;
 use envoy_types::pb::envoy::config::route::v3::route_action::{ClusterSpecifier, UpgradeConfig};
 use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
 use envoy_types::pb::envoy::config::route::v3::weighted_cluster::ClusterWeight;
 use envoy_types::pb::envoy::config::route::v3::{
-    DirectResponseAction, HeaderMatcher, RedirectAction, Route, RouteAction, RouteMatch, WeightedCluster,
+    HeaderMatcher, RedirectAction, Route, RouteAction, RouteMatch, WeightedCluster,
 };
 use envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher;
 use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
-use serde_json::json;
 
-use super::{Held, RETRY_AFTER, cluster_name, duration, uint};
-use crate::model::{Mode, PathPrefix, Redirect, Server};
+use super::pace::pace;
+use super::refusal::{closed, maintained};
+use super::{Held, cluster_name, duration, uint};
+use crate::model::{Mode, PathPrefix, Server};
 
 /// The holders that take players.
 pub fn open(holders: &[Arc<Server>]) -> Vec<&Server> {
@@ -41,18 +40,19 @@ pub(super) fn routes(held: &Held) -> Vec<Route> {
         routes.push(to_https(first, &held.path));
     }
     if open.is_empty() {
-        routes.push(closed(oldest, &held.path));
-        return routes;
+        routes.extend(closed(held, oldest));
+    } else {
+        routes.extend(maintained(first, &held.path));
+        routes.extend(to_servers(first, &held.path, &open));
     }
-    if let Mode::Maintenance { text, paths } = &first.desired.mode {
-        for path in paths {
-            let path = held.path.join(path);
-            routes.push(route(first, below(&path), Action::DirectResponse(refusal("maintenance", text))));
-        }
-    }
+    routes
+}
+
+/// The routes of a path to these servers; the first of them says how.
+pub(super) fn to_servers(first: &Server, path: &PathPrefix, servers: &[&Server]) -> Vec<Route> {
     let action = |rewrite: &str| {
         Action::Route(RouteAction {
-            cluster_specifier: Some(target(&open)),
+            cluster_specifier: Some(target(servers)),
             prefix_rewrite: rewrite.to_owned(),
             // Games hold requests open for as long as they like; only silence ends one, unless they ask.
             timeout: Some(duration(first.desired.response_timeout.unwrap_or_default())),
@@ -61,13 +61,16 @@ pub(super) fn routes(held: &Held) -> Vec<Route> {
             ..Default::default()
         })
     };
-    if first.desired.strip_prefix && !held.path.is_root() {
+    let mut routes = if first.desired.strip_prefix && !path.is_root() {
         // Two matches, for one would make "//x" of "/game-0/x", or not match "/game-0".
-        let folder = PathSpecifier::Prefix(format!("{}/", held.path));
-        routes.push(route(first, folder, action("/")));
-        routes.push(route(first, PathSpecifier::Path(held.path.to_string()), action("/")));
+        let folder = PathSpecifier::Prefix(format!("{path}/"));
+        let itself = PathSpecifier::Path(path.to_string());
+        vec![route(first, folder, action("/")), route(first, itself, action("/"))]
     } else {
-        routes.push(route(first, below(&held.path), action("")));
+        vec![route(first, below(path), action(""))]
+    };
+    if let [one] = servers {
+        routes.iter_mut().for_each(|route| route.typed_per_filter_config = pace(one));
     }
     routes
 }
@@ -104,27 +107,7 @@ fn to_https(server: &Server, path: &PathPrefix) -> Route {
     route
 }
 
-fn closed(server: &Server, path: &PathPrefix) -> Route {
-    let unusable = || Action::DirectResponse(refusal("misconfigured", "this server has no usable address"));
-    let action = match &server.desired.mode {
-        Mode::Draining { redirect: Some(redirect) } => Action::Redirect(redirection(redirect)),
-        Mode::Starting => Action::DirectResponse(refusal("starting", "this server is starting")),
-        Mode::Maintenance { text, .. } if text.is_empty() => {
-            Action::DirectResponse(refusal("maintenance", "this server is in maintenance"))
-        }
-        Mode::Maintenance { text, .. } => Action::DirectResponse(refusal("maintenance", text)),
-        Mode::Misconfigured => unusable(),
-        Mode::Open if server.desired.endpoint.is_none() => unusable(),
-        // Open with a weight of 0 is a drain by another name.
-        Mode::Draining { redirect: None } | Mode::Open | Mode::Stopped => {
-            Action::DirectResponse(refusal("draining", "this server takes no new players"))
-        }
-    };
-    route(server, below(path), action)
-}
-
-fn route(server: &Server, path: PathSpecifier, action: Action) -> Route {
-    let refuses = matches!(action, Action::DirectResponse(_));
+pub(super) fn route(server: &Server, path: PathSpecifier, action: Action) -> Route {
     Route {
         // Never empty: the listener's ladder takes an empty name for "no route found".
         name: match &server.desired.share {
@@ -132,18 +115,13 @@ fn route(server: &Server, path: PathSpecifier, action: Action) -> Route {
             None => format!("{}/{}", server.id.namespace(), server.id.name()),
         },
         r#match: Some(RouteMatch { path_specifier: Some(path), ..Default::default() }),
-        response_headers_to_add: if refuses {
-            vec![header("retry-after", &RETRY_AFTER.to_string()), header("content-type", "application/json")]
-        } else {
-            Vec::new()
-        },
         action: Some(action),
         ..Default::default()
     }
 }
 
 /// Matches the path and what is below it, but not `/game-10` for `/game-1`.
-fn below(path: &PathPrefix) -> PathSpecifier {
+pub(super) fn below(path: &PathPrefix) -> PathSpecifier {
     if path.is_root() {
         PathSpecifier::Prefix("/".into())
     } else {
@@ -160,46 +138,11 @@ fn target(open: &[&Server]) -> ClusterSpecifier {
                 .map(|server| ClusterWeight {
                     name: cluster_name(&server.id),
                     weight: Some(uint(server.desired.weight.0.into())),
+                    typed_per_filter_config: pace(server),
                     ..Default::default()
                 })
                 .collect(),
             ..Default::default()
         }),
-    }
-}
-
-fn refusal(status: &str, message: &str) -> DirectResponseAction {
-    let body = json!({ "status": status, "message": message }).to_string();
-    DirectResponseAction {
-        status: 503,
-        body: Some(DataSource {
-            specifier: Some(data_source::Specifier::InlineString(body)),
-            ..Default::default()
-        }),
-        ..Default::default()
-    }
-}
-
-fn redirection(redirect: &Redirect) -> RedirectAction {
-    RedirectAction {
-        scheme_rewrite_specifier: Some(SchemeRewriteSpecifier::SchemeRedirect(
-            if redirect.https { "https" } else { "http" }.into(),
-        )),
-        host_redirect: redirect.host.to_string(),
-        port_redirect: redirect.port.unwrap_or_default().into(),
-        path_rewrite_specifier: redirect
-            .path
-            .as_ref()
-            .map(|path| PathRewriteSpecifier::PathRedirect(path.to_string())),
-        response_code: RedirectResponseCode::TemporaryRedirect.into(),
-        ..Default::default()
-    }
-}
-
-fn header(key: &str, value: &str) -> HeaderValueOption {
-    HeaderValueOption {
-        header: Some(HeaderValue { key: key.into(), value: value.into(), ..Default::default() }),
-        append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
-        ..Default::default()
     }
 }
