@@ -7,6 +7,7 @@ mod testkit;
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use testkit::envoy::{Answer, Envoy, exchange};
@@ -15,6 +16,8 @@ use testkit::fleet::{Fleet, annotated, in_state, server, server_with};
 use testkit::gate::{Gate, body, comes_from, status_word};
 use testkit::players::{Game, Player, Socket, open};
 use testkit::tidegate::{Tidegate, printed, run};
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Barrier;
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -97,7 +100,7 @@ async fn who_has_the_cookie_comes_back_into_a_server_that_drains() {
         }
         let mut hello = "ws://game0.localhost/".into_client_request().unwrap();
         hello.headers_mut().insert("cookie", "seat.1=7".parse().unwrap());
-        let stream = tokio::net::TcpStream::connect(gate.envoy.http).await.unwrap();
+        let stream = TcpStream::connect(gate.envoy.http).await.unwrap();
         let back = Player::on(client_async(hello, stream).await.unwrap().0);
         back.plays().await;
         assert!(back.leave().await.is_clean());
@@ -234,6 +237,50 @@ async fn a_cap_holds_when_everybody_comes_at_once() {
         player.plays().await;
         assert!(player.leave().await.is_clean());
     }
+}
+
+/// Whoever could not connect is tried again; the door opens when all have knocked once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_back_in_a_moment_is_waited_for() {
+    const PLAYERS: usize = 100;
+    let gate = Gate::of(&[]).await;
+    // A machine that is slow enough may be too late for every retry, once.
+    for round in 0..5 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let name = format!("game{round}");
+        gate.fleet.put(&server(&name, socket.local_addr().unwrap().port()));
+        let host = format!("{name}.localhost");
+        let answer = gate.until_status(&host, 503).await;
+        assert_eq!((status_word(&answer).as_str(), answer.header("retry-after")), ("unreachable", Some("2")));
+
+        let asked = async || gate.envoy.stats("http.http.downstream_rq_total").await[0].1;
+        let before = asked().await;
+        let knocks = storm(&gate, &host, PLAYERS);
+        let back = async {
+            eventually("all have knocked", asked, |asked| *asked >= before + PLAYERS as u64).await;
+            Game::serve(&name, socket.listen(1024).unwrap())
+        };
+        let ((inside, told), _game) = tokio::join!(knocks, back);
+        assert!(told.iter().all(|told| told["status"] == "unreachable"), "{told:?}");
+        if inside.len() > 10 {
+            return;
+        }
+    }
+    panic!("nobody was waited for");
+}
+
+#[tokio::test]
+async fn what_reached_a_server_is_not_sent_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gate = Gate::of(&[server("game", listener.local_addr().unwrap().port())]).await;
+    let hangs_up = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+    };
+    let (answer, ()) = tokio::join!(gate.get("game.localhost", "/buy"), hangs_up);
+    assert_eq!((answer.status, status_word(&answer).as_str()), (503, "unreachable"));
+    assert!(listener.accept().now_or_never().is_none(), "it came again");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

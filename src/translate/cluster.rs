@@ -26,6 +26,8 @@ use super::{any, cluster_name, duration, uint};
 use crate::model::{Protocol, Server};
 use crate::snapshot::Resource;
 
+/// Linux sends a lost SYN again after 1 s. A server whose queue is full for a moment drops them, and 1 s would refuse all of
+/// whom 2 s let in.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Envoy's own limit is 1024: fewer than the players of a lobby, each of whom holds a connection.
 const MAX_SESSIONS: u32 = 1_000_000;
@@ -51,10 +53,13 @@ pub fn cluster(server: &Server) -> Option<Resource> {
     // A WebSocket holds one connection and one request for its life, and is pending while it connects.
     // The limit on requests is the cap: one more gets 503 and the flag UO, which the listener words.
     let sessions = server.desired.max_sessions.unwrap_or(MAX_SESSIONS);
+    let pending = server.desired.max_pending.unwrap_or(MAX_PENDING);
     let thresholds = Thresholds {
         max_connections: Some(uint(server.desired.max_connections.unwrap_or(MAX_SESSIONS))),
-        max_pending_requests: Some(uint(server.desired.max_pending.unwrap_or(MAX_PENDING))),
+        max_pending_requests: Some(uint(pending)),
         max_requests: Some(uint(sessions)),
+        // Envoy's own limit is 3: of a lobby that comes back to a server which restarts, three would be waited for.
+        max_retries: Some(uint(pending)),
         ..Default::default()
     };
     let content = Cluster {
