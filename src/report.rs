@@ -291,14 +291,13 @@ fn longest(engine: &Engine, host: &Host, path: &str, gateway: &Gateway) -> Optio
 
 fn explained(engine: &Engine, tried: Vec<Rung>, row: RouteRow) -> Explanation {
     let key = RouteKey { host: row.host.clone(), path: row.path.clone() };
-    let mut verdict = match row.state {
-        "open" => format!("{key} is open: {}", row.holders.join(", ")),
-        state => format!("503: {key} is {state}: {}", row.holders.join(", ")),
-    };
     let holders = engine.claims().holders(&key.host, &key.path, row.gateway.as_ref());
-    for cookie in translate::cookies(&holders) {
-        verdict.push_str(&format!("; who sends the cookie {cookie} is let in"));
-    }
+    let cookies: Vec<_> =
+        translate::cookies(&holders).map(|name| format!("; who sends the cookie {name} is let in")).collect();
+    let verdict = match row.state {
+        "open" => format!("{key} is open: {}", row.holders.join(", ")),
+        state => format!("503: {key} is {state}: {}{}", row.holders.join(", "), cookies.concat()),
+    };
     let claimants = engine.claims().claimants(&key.host, &key.path).take(MAX_HINTS);
     let servers = claimants.map(|server| ServerRow::of(engine, server)).collect();
     Explanation { tried, route: Some(row), verdict, servers }

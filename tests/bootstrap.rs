@@ -41,7 +41,10 @@ fn envoy_accepts_every_bootstrap() {
             ..Options::default()
         },
         Options { node_id: "a: {b} # %c [d] & *e".parse().unwrap(), ..Options::default() },
-        Options { unknown_page: Some(Page::read(&[b'%'; 65536]).unwrap()), ..Options::default() },
+        Options {
+            unknown_page: Some(Page::read("%".repeat(65536).as_bytes()).unwrap()),
+            ..Options::default()
+        },
     ];
     for options in some {
         if let Err(why) = validate(&bootstrap(&options)) {

@@ -97,7 +97,7 @@ fn a_page_is_read_from_its_file() {
     for (bytes, why) in [
         (&b"\xff"[..], "is not UTF-8 at byte 0"),
         (b"", "is empty"),
-        (&[b'x'; MAX_PAGE + 7], "at most 65536 are taken"),
+        (&vec![b'x'; MAX_PAGE + 7], "at most 65536 are taken"),
     ] {
         std::fs::write(&path, bytes).unwrap();
         let error = format!("{:#}", read(&line).unwrap_err());

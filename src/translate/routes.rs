@@ -7,7 +7,7 @@ use envoy_types::pb::envoy::config::route::v3::redirect_action::{
     RedirectResponseCode, SchemeRewriteSpecifier,
 };
 use envoy_types::pb::envoy::config::route::v3::route::Action;
-use envoy_types::pb::envoy::config::route::v3::route_action::{ClusterSpecifier, UpgradeConfig};
+use envoy_types::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
 use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
 use envoy_types::pb::envoy::config::route::v3::weighted_cluster::ClusterWeight;
 use envoy_types::pb::envoy::config::route::v3::{
@@ -20,6 +20,7 @@ use super::pace::pace;
 use super::refusal::{closed, maintained};
 use super::{Held, cluster_name, duration, uint};
 use crate::model::{Mode, PathPrefix, Server};
+use crate::spec::IDLE_TIMEOUT;
 
 /// The holders that take players.
 pub fn open(holders: &[Arc<Server>]) -> Vec<&Server> {
@@ -50,14 +51,16 @@ pub(super) fn routes(held: &Held) -> Vec<Route> {
 
 /// The routes of a path to these servers; the first of them says how.
 pub(super) fn to_servers(first: &Server, path: &PathPrefix, servers: &[&Server]) -> Vec<Route> {
+    let idle_timeout = first.desired.idle_timeout;
     let action = |rewrite: &str| {
         Action::Route(RouteAction {
             cluster_specifier: Some(target(servers)),
             prefix_rewrite: rewrite.to_owned(),
             // Games hold requests open for as long as they like; only silence ends one, unless they ask.
             timeout: Some(duration(first.desired.response_timeout.unwrap_or_default())),
-            idle_timeout: Some(duration(first.desired.idle_timeout)),
-            upgrade_configs: vec![UpgradeConfig { upgrade_type: "websocket".into(), ..Default::default() }],
+            // The listener knows the default, and lets WebSockets through: what nearly all routes would say
+            // is not said a hundred thousand times.
+            idle_timeout: (idle_timeout != IDLE_TIMEOUT).then(|| duration(idle_timeout)),
             ..Default::default()
         })
     };
@@ -70,7 +73,9 @@ pub(super) fn to_servers(first: &Server, path: &PathPrefix, servers: &[&Server])
         vec![route(first, below(path), action(""))]
     };
     if let [one] = servers {
-        routes.iter_mut().for_each(|route| route.typed_per_filter_config = pace(one));
+        for route in &mut routes {
+            route.typed_per_filter_config = pace(one);
+        }
     }
     routes
 }
