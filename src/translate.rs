@@ -14,16 +14,19 @@ use prost::{Message, Name as ProtoName};
 
 use crate::model::{Host, PathPrefix, Server, ServerId};
 use crate::snapshot::{Name, Resource};
+use share::{PLAYER_HEADER, VERSION_HEADER};
 
 mod cluster;
 mod matcher;
 mod pace;
 mod refusal;
 mod routes;
+mod share;
 
 pub use cluster::cluster;
 pub use refusal::cookies;
 pub use routes::{is_open, open};
+pub use share::{MAX_VERSIONS, takers};
 
 /// The type URL of clusters.
 pub const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
@@ -141,12 +144,22 @@ fn virtual_host(name: &str, domain: &str, held: &[Held]) -> Vec<u8> {
         request_headers_to_remove: vec![SCOPE_HEADER.to_owned()],
         ..Default::default()
     };
-    if held.len() < MAP_FROM {
-        host.routes = held.iter().flat_map(|held| routes::routes(held)).collect();
-        return host.encode_to_vec();
+    if held.iter().any(|held| held.holders.iter().any(|server| server.desired.share.is_some())) {
+        host.request_headers_to_remove.extend([PLAYER_HEADER, VERSION_HEADER].map(str::to_owned));
     }
+    let mut sticky = held.iter().flat_map(|held| routes::sticky(held)).peekable();
+    let listed = || held.iter().flat_map(|held| routes::routes(held)).collect();
+    let matcher = match (sticky.peek().is_some(), held.len() < MAP_FROM) {
+        (false, true) => {
+            host.routes = listed();
+            return host.encode_to_vec();
+        }
+        (false, false) => matcher::prefix_map(&held),
+        (true, true) => matcher::player_map(sticky, matcher::list(listed())),
+        (true, false) => matcher::player_map(sticky, matcher::prefix_map(&held).into()),
+    };
     let mut bytes = host.encode_to_vec();
-    append(&mut bytes, tags::MATCHER, &matcher::prefix_map(&held).encode_to_vec());
+    append(&mut bytes, tags::MATCHER, &matcher.encode_to_vec());
     bytes
 }
 

@@ -6,10 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
-use envoy_types::pb::envoy::config::core::v3::{
-    DataSource, HeaderValue, HeaderValueOption, Metadata, data_source,
-};
+use envoy_types::pb::envoy::config::core::v3::{DataSource, Metadata, data_source};
 use envoy_types::pb::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
 use envoy_types::pb::envoy::config::route::v3::redirect_action::{
     PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
@@ -22,38 +19,38 @@ use envoy_types::pb::google::protobuf::value::Kind;
 use envoy_types::pb::google::protobuf::{Struct, Value};
 use serde_json::json;
 
-use super::routes::{below, open, route, to_servers};
-use super::{Held, TEXT_FIELD, TEXT_SPACE};
+use super::routes::{Door, below, header, open};
+use super::{TEXT_FIELD, TEXT_SPACE};
 use crate::model::{Mode, PathPrefix, Redirect, Server};
 
 /// The routes of a path that nobody new is let into.
-pub(super) fn closed(held: &Held, oldest: &Server) -> Vec<Route> {
-    let mut routes = returning(held);
+pub(super) fn closed(door: &Door<'_>, oldest: &Server) -> Vec<Route> {
+    let mut routes = returning(door);
     routes.push(match &oldest.desired.mode {
         Mode::Draining { redirect: Some(redirect) } => {
-            route(oldest, below(&held.path), Action::Redirect(redirection(redirect)))
+            door.route(oldest, below(&door.held.path), Action::Redirect(redirection(redirect)))
         }
         mode => {
             let (status, text) = words(mode, oldest.desired.endpoint.is_some());
-            refuse(oldest, &held.path, status, text)
+            refuse(door, oldest, &door.held.path, status, text)
         }
     });
     routes
 }
 
-/// The routes of the paths below `path` that are in maintenance on a server that is open.
-pub(super) fn maintained(server: &Server, path: &PathPrefix) -> Vec<Route> {
-    let Mode::Maintenance { paths, .. } = &server.desired.mode else { return Vec::new() };
-    let (status, text) = words(&server.desired.mode, true);
-    paths.iter().map(|below| refuse(server, &path.join(below), status, text)).collect()
+/// The routes of the paths that are in maintenance on a server that is open.
+pub(super) fn maintained(door: &Door<'_>) -> Vec<Route> {
+    let Mode::Maintenance { paths, .. } = &door.first.desired.mode else { return Vec::new() };
+    let (status, text) = words(&door.first.desired.mode, true);
+    paths.iter().map(|below| refuse(door, door.first, &door.held.path.join(below), status, text)).collect()
 }
 
 /// Who brings a cookie comes back into a server that drains. Of servers of a share that are all shut the oldest that knows
 /// the cookie takes them: which of them it was is not in its name.
-fn returning(held: &Held) -> Vec<Route> {
+fn returning(door: &Door<'_>) -> Vec<Route> {
     let mut routes = Vec::new();
-    for (cookie, server) in doors(&held.holders) {
-        for mut route in to_servers(server, &held.path, &[server]) {
+    for (cookie, server) in doors(&door.held.holders) {
+        for mut route in door.to(&[server]) {
             if let Some(matches) = &mut route.r#match {
                 matches.headers.push(sends_cookie(cookie));
             }
@@ -118,7 +115,8 @@ fn words(mode: &Mode, has_endpoint: bool) -> (&'static str, &str) {
     }
 }
 
-fn refuse(server: &Server, path: &PathPrefix, status: &str, text: &str) -> Route {
+/// A route that answers 503: a word for programs, a sentence for people.
+pub(super) fn refuse(door: &Door<'_>, server: &Server, path: &PathPrefix, status: &str, text: &str) -> Route {
     let body = json!({ "status": status, "message": text }).to_string();
     let action = DirectResponseAction {
         status: 503,
@@ -134,7 +132,7 @@ fn refuse(server: &Server, path: &PathPrefix, status: &str, text: &str) -> Route
             header("content-type", "application/json"),
         ],
         metadata: Some(for_pages(text)),
-        ..route(server, below(path), Action::DirectResponse(action))
+        ..door.route(server, below(path), Action::DirectResponse(action))
     }
 }
 
@@ -175,14 +173,6 @@ fn redirection(redirect: &Redirect) -> RedirectAction {
             .as_ref()
             .map(|path| PathRewriteSpecifier::PathRedirect(path.to_string())),
         response_code: RedirectResponseCode::TemporaryRedirect.into(),
-        ..Default::default()
-    }
-}
-
-fn header(key: &str, value: &str) -> HeaderValueOption {
-    HeaderValueOption {
-        header: Some(HeaderValue { key: key.into(), value: value.into(), ..Default::default() }),
-        append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
         ..Default::default()
     }
 }
