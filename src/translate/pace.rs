@@ -13,7 +13,8 @@ use crate::model::Server;
 const FILTER: &str = "envoy.filters.http.local_ratelimit";
 
 /// What a route, or a server's part of one, says to the filter; nothing for a server without a limit. A bucket of this many
-/// players, which fills all the time: that many at once, and that many a second. Envoy's workers share it.
+/// players, which fills all the time: that many at once, and that many a second. Envoy's workers share it. Each route has its
+/// own, each host and path of a server therefore, and a full one when its scope changes.
 pub(super) fn pace(server: &Server) -> HashMap<String, Any> {
     let Some(limit) = server.desired.new_sessions_per_second else { return HashMap::new() };
     let always = RuntimeFractionalPercent {
