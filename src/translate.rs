@@ -11,7 +11,6 @@ use prost::{Message, Name as ProtoName};
 
 use crate::model::{Host, PathPrefix, Server, ServerId};
 use crate::snapshot::{Name, Resource};
-use share::{PLAYER_HEADER, VERSION_HEADER};
 
 mod cluster;
 mod matcher;
@@ -36,8 +35,6 @@ pub const ROUTES: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfigu
 pub const TABLE: &str = "tidegate";
 /// All our clusters' names begin with this, so that Envoy's stats can be trimmed by it.
 pub const CLUSTER_PREFIX: &str = "gs/";
-/// The header that Envoy chooses a scope by. Players can't set it, servers don't see it.
-pub const SCOPE_HEADER: &str = "x-tidegate-scope";
 /// Where a route that refuses has its sentence for pages, HTML-escaped: the namespace of its metadata.
 pub const TEXT_SPACE: &str = "tidegate";
 /// The field there.
@@ -138,7 +135,6 @@ mod tags {
     /// `VirtualHost`
     pub(super) const DOMAINS: u32 = 2;
     pub(super) const ROUTES: u32 = 3;
-    pub(super) const REQUEST_HEADERS_TO_REMOVE: u32 = 13;
     pub(super) const MATCHER: u32 = 21;
 }
 
@@ -146,8 +142,6 @@ fn virtual_host(name: &str, domain: &str, held: &[Held], configuration: &mut Vec
     // A prefix sorts before all that extend it, so the reverse order tries the longest first.
     let mut held: Vec<_> = held.iter().collect();
     held.sort_by(|one, other| other.path.cmp(&one.path));
-    let is_shared = held.iter().any(|held| held.holders.iter().any(|server| server.desired.share.is_some()));
-    let hidden = if is_shared { &[SCOPE_HEADER, PLAYER_HEADER, VERSION_HEADER][..] } else { &[SCOPE_HEADER] };
     let listed = || held.iter().flat_map(|held| routes::routes(held));
     let mut sticky = held.iter().flat_map(|held| routes::sticky(held)).peekable();
     let matcher = match (sticky.peek().is_some(), held.len() < MAP_FROM) {
@@ -163,9 +157,6 @@ fn virtual_host(name: &str, domain: &str, held: &[Held], configuration: &mut Vec
             for route in listed() {
                 wire::bytes(tags::ROUTES, &route.encode_to_vec(), host);
             }
-        }
-        for header in hidden {
-            wire::bytes(tags::REQUEST_HEADERS_TO_REMOVE, header.as_bytes(), host);
         }
         if let Some(matcher) = matcher {
             wire::bytes(tags::MATCHER, &matcher.encode_to_vec(), host);
