@@ -17,8 +17,8 @@ mod typed;
 
 pub use kube::{Kube, WriteBack};
 use typed::{
-    File, Typed, TypedAsk, TypedBootstrap, TypedCheck, TypedCommand, TypedDemo, TypedDrain, TypedExplain,
-    TypedList, TypedServe,
+    File, Typed, TypedAsk, TypedBootstrap, TypedCheck, TypedCommand, TypedDemo, TypedDrainEnvoy,
+    TypedExplain, TypedList, TypedServe,
 };
 
 /// Most game servers that the demo runs.
@@ -74,7 +74,7 @@ pub enum Command {
         install: Option<PathBuf>,
     },
     /// Empty an Envoy.
-    Drain(Drain),
+    DrainEnvoy(DrainEnvoy),
     /// Play.
     Demo(Demo),
     /// Read fleet files.
@@ -124,7 +124,7 @@ impl Default for Serve {
 
 /// How an Envoy is emptied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Drain {
+pub struct DrainEnvoy {
     /// Its admin page.
     pub envoy_admin: SocketAddr,
     /// How long it is given when it is empty already.
@@ -189,14 +189,14 @@ fn meaning(typed: Typed) -> anyhow::Result<Invocation> {
     let command = match command {
         TypedCommand::Serve(typed) => Command::Serve(serve(typed)?),
         TypedCommand::Bootstrap(typed) => bootstrap(typed)?,
-        TypedCommand::Drain(TypedDrain { envoy_admin, at_least, at_most }) => {
+        TypedCommand::DrainEnvoy(TypedDrainEnvoy { envoy_admin, at_least, at_most }) => {
             if at_least > at_most {
                 bail!(
                     "--at-least {at_least} is more than --at-most {at_most}; expected no more seconds than that"
                 );
             }
             let [at_least, at_most] = [at_least, at_most].map(Duration::from_secs);
-            Command::Drain(Drain { envoy_admin, at_least, at_most })
+            Command::DrainEnvoy(DrainEnvoy { envoy_admin, at_least, at_most })
         }
         TypedCommand::Demo(typed) => {
             let TypedDemo { servers, seconds, http, admin, envoy } = typed;

@@ -8,7 +8,7 @@
 //!  10  demo                                   a game to see it by
 //!   9  app                                    wiring and shutdown
 //!   8  admin  check  writer                   health, metrics, API; files without a control plane; the cluster told
-//!   7  sources  ads  client  drain            the cluster's side, Envoy's side, a question from outside, an Envoy's end
+//!   7  sources  ads  client  departure        the cluster's side, Envoy's side, a question from outside, an Envoy's end
 //!   6  owner                                  the one task that owns the engine
 //!   5  store  metrics  envoys  cli            shared handles; what was typed, as values
 //!  ══  the wall: below it no runtime, socket, clock, disk, environment or log  ══
@@ -43,7 +43,7 @@ pub mod client;
 /// A game on stateful servers behind a real Envoy.
 pub mod demo;
 /// An Envoy is emptied before it ends.
-pub mod drain;
+pub mod departure;
 /// Events in, commits out.
 pub mod engine;
 /// What is known of the Envoys.

@@ -8,7 +8,7 @@ use tidegate::app::App;
 use tidegate::bootstrap::{Options, bootstrap, tls};
 use tidegate::check::Checked;
 use tidegate::cli::{self, Command, Invocation, LogFormat, Output};
-use tidegate::drain::{Drained, drain};
+use tidegate::departure::{Drained, drain};
 use tidegate::{client, demo};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -38,7 +38,7 @@ fn run(invocation: Invocation) -> anyhow::Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Command::Drain(config) => {
+        Command::DrainEnvoy(config) => {
             let said = match runtime()?.block_on(drain(config))? {
                 Drained::Empty => "empty".to_owned(),
                 Drained::Left(count) => format!("the time is over; requests and WebSockets left: {count}"),

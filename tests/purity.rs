@@ -35,7 +35,7 @@ const ROWS: [&[&str]; 12] = [
     &["report"],
     &["store", "metrics", "envoys", "cli"],
     &["owner"],
-    &["sources", "ads", "client", "drain"],
+    &["sources", "ads", "client", "departure"],
     &["admin", "check", "writer"],
     &["app"],
     &["demo"],

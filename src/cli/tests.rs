@@ -88,7 +88,7 @@ fn tls_needs_a_certificate_and_a_file_to_name_it_in() {
 
 #[test]
 fn a_drain_has_an_end_behind_its_beginning() {
-    let Command::Drain(drain) = read("drain --at-least 0 --at-most 0").unwrap() else { panic!() };
+    let Command::DrainEnvoy(drain) = read("drain --at-least 0 --at-most 0").unwrap() else { panic!() };
     assert_eq!(
         (drain.at_least, drain.at_most, drain.envoy_admin.port()),
         (Duration::ZERO, Duration::ZERO, 19000)
