@@ -15,7 +15,7 @@
 //!   4  report                                 what people ask, as rows
 //!   3  engine  session                        events to commits; one Envoy's stream
 //!   2  translate  kinds                       to Envoy's protos; from Kubernetes' objects
-//!   1  spec  claims  snapshot  bootstrap      what may be written; who holds what; bytes in order; text
+//!   1  spec  claims  snapshot  bootstrap  edit     what may be written; who holds what; bytes in order; text; a file changed in place
 //!   0  model                                  the words
 //! ```
 //!
@@ -44,6 +44,8 @@ pub mod client;
 pub mod demo;
 /// An Envoy is emptied before it ends.
 pub mod departure;
+/// A fleet file with annotations changed.
+pub mod edit;
 /// Events in, commits out.
 pub mod engine;
 /// What is known of the Envoys.

@@ -29,7 +29,7 @@ const SHELL_WORDS: [&str; 13] = [
 /// The rooms, lowest row first, as `src/lib.rs` draws them. A room imports rooms of lower rows, never a neighbour.
 const ROWS: [&[&str]; 12] = [
     &["model"],
-    &["spec", "claims", "snapshot", "bootstrap"],
+    &["spec", "claims", "snapshot", "bootstrap", "edit"],
     &["translate", "kinds"],
     &["engine", "session"],
     &["report"],
