@@ -13,7 +13,7 @@
 //!   5  store  metrics  envoys  cli            shared handles; what was typed, as values
 //!  ══  the wall: below it no runtime, socket, clock, disk, environment or log  ══
 //!   4  report                                 what people ask, as rows
-//!   3  engine  session                        events to commits; one Envoy's stream
+//!   3  engine  session  plan                  events to commits; one Envoy's stream; what an operator's command changes
 //!   2  translate  kinds                       to Envoy's protos; from Kubernetes' objects
 //!   1  spec  claims  snapshot  bootstrap  edit     what may be written; who holds what; bytes in order; text; a file changed in place
 //!   0  model                                  the words
@@ -58,6 +58,8 @@ pub mod metrics;
 pub mod model;
 /// The task that owns the engine.
 pub mod owner;
+/// What an operator's command changes.
+pub mod plan;
 /// What people ask, as rows.
 pub mod report;
 /// One Envoy's delta stream as a value.

@@ -6,8 +6,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Rooms that know no clock, disk, socket, chance or log.
-const CORE: [&str; 10] =
-    ["model", "spec", "claims", "translate", "kinds", "snapshot", "engine", "session", "report", "bootstrap"];
+const CORE: [&str; 12] = [
+    "model",
+    "spec",
+    "claims",
+    "translate",
+    "kinds",
+    "snapshot",
+    "engine",
+    "session",
+    "report",
+    "bootstrap",
+    "edit",
+    "plan",
+];
 
 /// What only the shell may mention.
 const SHELL_WORDS: [&str; 13] = [
@@ -31,7 +43,7 @@ const ROWS: [&[&str]; 12] = [
     &["model"],
     &["spec", "claims", "snapshot", "bootstrap", "edit"],
     &["translate", "kinds"],
-    &["engine", "session"],
+    &["engine", "session", "plan"],
     &["report"],
     &["store", "metrics", "envoys", "cli"],
     &["owner"],
