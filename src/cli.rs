@@ -13,9 +13,11 @@ use crate::bootstrap::tls::{FilePath, Https};
 use crate::kinds::Rules;
 
 mod kube;
+mod operate;
 mod typed;
 
 pub use kube::{Kube, WriteBack};
+pub use operate::{Action, Ground, Operate};
 use typed::{
     File, Typed, TypedAsk, TypedBootstrap, TypedCheck, TypedCommand, TypedDemo, TypedDrainEnvoy,
     TypedExplain, TypedList, TypedServe,
@@ -90,6 +92,8 @@ pub enum Command {
     },
     /// Ask a running control plane.
     Ask(Ask),
+    /// Change what stands on game servers.
+    Operate(Box<Operate>),
 }
 
 /// The control plane's configuration.
@@ -198,6 +202,11 @@ fn meaning(typed: Typed) -> anyhow::Result<Invocation> {
             let [at_least, at_most] = [at_least, at_most].map(Duration::from_secs);
             Command::DrainEnvoy(DrainEnvoy { envoy_admin, at_least, at_most })
         }
+        TypedCommand::Drain(typed) => operate(operate::drain(typed)?),
+        TypedCommand::Undrain(typed) => operate(operate::undrain(typed)?),
+        TypedCommand::Maintenance(typed) => operate(operate::maintenance(typed)?),
+        TypedCommand::Weight(typed) => operate(operate::weight(typed)?),
+        TypedCommand::Switch(typed) => operate(operate::switch(typed)?),
         TypedCommand::Demo(typed) => {
             let TypedDemo { servers, seconds, http, admin, envoy } = typed;
             Command::Demo(Demo {
@@ -260,6 +269,10 @@ fn path_for_envoy(flag: &str, path: &Path) -> anyhow::Result<FilePath> {
     let absolute = std::path::absolute(path).with_context(|| format!("{flag} {}", path.display()))?;
     // What is no UTF-8 becomes a character that the path may not hold, and is refused by name.
     absolute.to_string_lossy().parse().with_context(|| flag.to_owned())
+}
+
+fn operate(meant: Operate) -> Command {
+    Command::Operate(Box::new(meant))
 }
 
 fn question(ask: TypedAsk, question: Question) -> Command {

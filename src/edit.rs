@@ -123,7 +123,7 @@ fn pass(
 }
 
 fn line_of(text: &str, at: usize) -> usize {
-    1 + text.as_bytes()[..at.min(text.len())].iter().filter(|byte| **byte == b'\n').count()
+    text.as_bytes()[..at.min(text.len())].split(|byte| *byte == b'\n').count()
 }
 
 /// Where reading stopped before the end, and why.
@@ -176,8 +176,7 @@ impl Pass<'_> {
     /// Makes the edits of the objects of one document, which begins at `base`.
     fn objects(&mut self, source: &str, base: usize, root: &Node<'_>) -> Result<(), Refused> {
         for object in root.objects() {
-            let Some(chosen) = root.identity(object).and_then(|identity| self.wanted.remove(&identity))
-            else {
+            let Some(chosen) = object.identity().and_then(|identity| self.wanted.remove(&identity)) else {
                 continue;
             };
             let edits: Vec<&Edit> = chosen.iter().map(|at| &self.edits[*at]).collect();

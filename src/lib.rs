@@ -7,7 +7,7 @@
 //!  11  main                                   what was typed
 //!  10  demo                                   a game to see it by
 //!   9  app                                    wiring and shutdown
-//!   8  admin  check  writer                   health, metrics, API; files without a control plane; the cluster told
+//!   8  admin  check  writer  operate          health, metrics, API; files without a control plane; the cluster told; objects changed
 //!   7  sources  ads  client  departure        the cluster's side, Envoy's side, a question from outside, an Envoy's end
 //!   6  owner                                  the one task that owns the engine
 //!   5  store  metrics  envoys  cli            shared handles; what was typed, as values
@@ -56,6 +56,8 @@ pub mod kinds;
 pub mod metrics;
 /// The words: servers, hosts, paths, modes.
 pub mod model;
+/// Operators' commands, which change objects.
+pub mod operate;
 /// The task that owns the engine.
 pub mod owner;
 /// What an operator's command changes.

@@ -9,7 +9,7 @@ use tidegate::bootstrap::{Options, bootstrap, tls};
 use tidegate::check::Checked;
 use tidegate::cli::{self, Command, Invocation, LogFormat, Output};
 use tidegate::departure::{Drained, drain};
-use tidegate::{client, demo};
+use tidegate::{client, demo, operate};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -54,6 +54,7 @@ fn run(invocation: Invocation) -> anyhow::Result<ExitCode> {
             print(&format!("{answer}\n"))?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Operate(config) => runtime()?.block_on(operate::run(*config, interrupted())),
         Command::Serve(config) => {
             log(log_format, log_filter.as_deref().unwrap_or("info,notify=warn"), std::io::stderr)?;
             runtime()?.block_on(async { App::start(config).await?.run(interrupted()).await })?;

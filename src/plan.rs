@@ -208,8 +208,9 @@ impl Wish {
                     notes.push(format!("{title} is still in maintenance, as {whose} says"));
                 }
             }
-            Self::Weight(weight) if *weight > 0 => {
-                if member.servers.iter().all(|server| server.desired.share.is_none()) {
+            Self::Weight(weight) => {
+                let is_alone = member.servers.iter().all(|server| server.desired.share.is_none());
+                if *weight > 0 && is_alone {
                     notes.push(format!("{title} is of no share, where only a weight of 0 means anything: write tidegate.dev/share on all who hold its host together"));
                 }
             }
@@ -217,6 +218,23 @@ impl Wish {
         }
         notes
     }
+}
+
+/// The members as they are when the changes are made: for what is shown and not written.
+pub fn applied(members: &[Member], changes: &[Change]) -> Vec<Member> {
+    let mut members = members.to_vec();
+    for Change { member, annotation, new, .. } in changes {
+        let member = &mut members[*member];
+        match new {
+            Some(new) => _ = member.annotations.insert((*annotation).to_owned(), new.clone()),
+            None => _ = member.annotations.remove(*annotation),
+        }
+        let weight = member.effective(WEIGHT).and_then(|text| text.trim().parse().ok()).map(Weight);
+        for server in &mut member.servers {
+            Arc::make_mut(server).desired.weight = weight.unwrap_or_default();
+        }
+    }
+    members
 }
 
 fn check_paths(paths: &[String]) -> Result<(), String> {

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use serde::Deserialize;
 
 use super::kube::{KubeFile, TypedKube, TypedRules};
+use super::operate::{TypedDrain, TypedMaintenance, TypedSwitch, TypedUndrain, TypedWeight};
 use super::{LogFormat, MAX_DRAIN, MAX_GAMES, Output};
 use crate::bootstrap::{Clusters, Endpoint, Name, Routes};
 use crate::model::{MAX_NAME, is_name};
@@ -43,6 +44,11 @@ pub(super) enum TypedCommand {
     /// Lists the Envoys of a running control plane: what they took, and what they refused.
     Envoys(TypedAsk),
     Explain(TypedExplain),
+    Drain(TypedDrain),
+    Undrain(TypedUndrain),
+    Maintenance(TypedMaintenance),
+    Weight(TypedWeight),
+    Switch(TypedSwitch),
 }
 
 /// Runs the control plane.

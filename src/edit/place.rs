@@ -1,5 +1,7 @@
 //! Where in an object an annotation goes, and what is written there.
 
+use std::fmt::Write;
+
 use super::tree::{Node, Style, Value};
 use super::{Edit, Splice};
 
@@ -69,7 +71,8 @@ fn quoted(value: &str) -> String {
     for letter in serde_json::Value::from(value).to_string().chars() {
         match letter {
             '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' => {
-                quoted.push_str(&format!("\\u{:04x}", u32::from(letter)));
+                // Writing to a String does not fail.
+                _ = write!(quoted, "\\u{:04x}", u32::from(letter));
             }
             _ => quoted.push(letter),
         }
@@ -100,9 +103,10 @@ fn replaced(text: &str, key: &Node<'_>, value: &Node<'_>, new: &str) -> Result<S
 fn colon(text: &str, key: &Node<'_>) -> Result<usize, Refusal> {
     let behind = &text[key.at.end..];
     let space = behind.len() - behind.trim_start().len();
-    match behind[space..].starts_with(':') {
-        true => Ok(key.at.end + space),
-        false => Err((key.at.start, "its colon is not found; edit it by hand".to_owned())),
+    if behind[space..].starts_with(':') {
+        Ok(key.at.end + space)
+    } else {
+        Err((key.at.start, "its colon is not found; edit it by hand".to_owned()))
     }
 }
 
@@ -169,18 +173,14 @@ fn lined(text: &str, entries: &[(Node<'_>, Node<'_>)], lines: &[String]) -> Spli
         // An entry without a value ends with its key's line.
         if value.at.is_empty() { Some(key.at.end) } else { value.last() }
     });
-    match last {
-        Some(last) => {
-            let end = text[last..].find('\n').map_or(text.len(), |at| last + at);
-            let end = if text[..end].ends_with('\r') { end - 1 } else { end };
-            let text = lines.iter().flat_map(|line| [newline, &indent, line]).collect();
-            Splice { at: end..end, text }
-        }
-        None => {
-            let text = lines.iter().flat_map(|line| [line, newline, &indent]).collect();
-            Splice { at: first.at.start..first.at.start, text }
-        }
-    }
+    let Some(last) = last else {
+        let text = lines.iter().flat_map(|line| [line, newline, &indent]).collect();
+        return Splice { at: first.at.start..first.at.start, text };
+    };
+    let end = text[last..].find('\n').map_or(text.len(), |at| last + at);
+    let end = if text[..end].ends_with('\r') { end - 1 } else { end };
+    let text = lines.iter().flat_map(|line| [newline, &indent, line]).collect();
+    Splice { at: end..end, text }
 }
 
 /// How entries in brackets are written around here.

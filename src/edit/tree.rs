@@ -136,7 +136,7 @@ impl<'a> Iterator for Documents<'a> {
     }
 }
 
-impl<'a> Node<'a> {
+impl Node<'_> {
     /// The objects of a document: itself, or those of a list as kubectl prints them.
     pub(super) fn objects(&self) -> Vec<&Self> {
         let items = match &self.value {
@@ -152,13 +152,13 @@ impl<'a> Node<'a> {
         items.map_or_else(|| vec![self], |items| items.iter().collect())
     }
 
-    /// Who an object of this document is; none when it does not say so itself.
-    pub(super) fn identity(&self, object: &Self) -> Option<Identity> {
-        let (_, metadata) = object.entry("metadata")?;
+    /// Who an object is; none when it does not say so itself.
+    pub(super) fn identity(&self) -> Option<Identity> {
+        let (_, metadata) = self.entry("metadata")?;
         // A namespace that is merged from elsewhere would be missed here; what is read tells the two apart.
         Some(Identity {
-            api_version: object.text("apiVersion")?.to_owned(),
-            kind: object.text("kind")?.to_owned(),
+            api_version: self.text("apiVersion")?.to_owned(),
+            kind: self.text("kind")?.to_owned(),
             namespace: metadata.text("namespace").unwrap_or("default").to_owned(),
             name: metadata.text("name")?.to_owned(),
         })
