@@ -236,3 +236,64 @@ async fn blocking<T: Send + 'static>(
 ) -> anyhow::Result<T> {
     tokio::task::spawn_blocking(work).await.context("reading files")?
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::plan::{DRAIN, Target, Wish};
+
+    const SERVER: &str = "apiVersion: tidegate.dev/v1\nkind: Server\nmetadata: { name: a, annotations: { tidegate.dev/host: a.localhost } }\nspec: { address: 127.0.0.1, port: 7000 }\n";
+
+    fn directory(text: &str) -> (tempfile::TempDir, Files) {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a.yaml"), text).unwrap();
+        let files = Files { dir: dir.path().to_owned(), rules: Rules::default(), max_file_bytes: 1 << 20 };
+        (dir, files)
+    }
+
+    /// What a drain of server `a` changes.
+    fn drain(files: &Files) -> (Vec<Member>, Vec<Change>) {
+        let members = files.read_now().unwrap().members;
+        let name = crate::plan::Name { namespace: None, name: "a".into() };
+        let targets = Target::Names(vec![name]).of(&members, Some("default")).unwrap();
+        let changes = Wish::Drain(None).plan(&members, &targets).unwrap().changes;
+        (members, changes)
+    }
+
+    #[tokio::test]
+    async fn what_changed_since_it_was_read_is_not_overwritten() {
+        let (dir, files) = directory(SERVER);
+        let (members, changes) = drain(&files);
+        let file = dir.path().join("a.yaml");
+        let theirs =
+            SERVER.replace("a.localhost }", "a.localhost, tidegate.dev/drain: \"https://b.localhost/\" }");
+        fs::write(&file, &theirs).unwrap();
+        let why = format!("{:#}", files.write(&members, &changes).await.unwrap_err());
+        assert!(why.contains("was changed meanwhile") && why.contains(DRAIN), "{why}");
+        assert_eq!(fs::read_to_string(&file).unwrap(), theirs);
+        // What they wrote elsewhere stays, and ours comes beside it.
+        let theirs = format!("# theirs\n{SERVER}");
+        fs::write(&file, &theirs).unwrap();
+        files.write(&members, &changes).await.unwrap();
+        let both = theirs.replace("a.localhost }", "a.localhost, tidegate.dev/drain: \"true\" }");
+        assert_eq!(fs::read_to_string(&file).unwrap(), both);
+        fs::write(&file, "").unwrap();
+        assert!(files.write(&members, &changes).await.is_err(), "it is not there any more");
+    }
+
+    /// The second object takes from the first what it does not say itself: it would be drained with it.
+    #[tokio::test]
+    async fn an_edit_that_would_change_another_object_is_refused() {
+        let text = format!(
+            "- &first\n{}- <<: *first\n  kind: Pod\n",
+            SERVER.lines().map(|line| format!("  {line}\n")).collect::<String>()
+        );
+        let (dir, files) = directory(&text);
+        let (members, changes) = drain(&files);
+        let why = format!("{:#}", files.places(&members, &changes).await.unwrap_err());
+        assert!(why.contains("a.yaml:4: it can't be changed without changing something else"), "{why}");
+        assert!(files.write(&members, &changes).await.is_err());
+        assert_eq!(fs::read_to_string(dir.path().join("a.yaml")).unwrap(), text);
+    }
+}
