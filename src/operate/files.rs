@@ -285,10 +285,8 @@ mod tests {
     /// The second object takes from the first what it does not say itself: it would be drained with it.
     #[tokio::test]
     async fn an_edit_that_would_change_another_object_is_refused() {
-        let text = format!(
-            "- &first\n{}- <<: *first\n  kind: Pod\n",
-            SERVER.lines().map(|line| format!("  {line}\n")).collect::<String>()
-        );
+        let object = SERVER.trim_end().replace('\n', "\n  ");
+        let text = format!("- &first\n  {object}\n- <<: *first\n  kind: Pod\n");
         let (dir, files) = directory(&text);
         let (members, changes) = drain(&files);
         let why = format!("{:#}", files.places(&members, &changes).await.unwrap_err());
