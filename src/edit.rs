@@ -98,7 +98,11 @@ fn pass(
     chosen: &[usize],
     lines: &mut [usize],
 ) -> Result<String, Refused> {
-    let mut pass = Pass { text, edits, wanted: HashMap::new(), splices: Vec::new(), lines };
+    if chosen.is_empty() {
+        return Ok(text.to_owned());
+    }
+    let breaks = Lines::of(text);
+    let mut pass = Pass { text, edits, wanted: HashMap::new(), splices: Vec::new(), lines, breaks };
     for at in chosen {
         pass.wanted.entry(edits[*at].object.clone()).or_default().push(*at);
     }
@@ -122,8 +126,18 @@ fn pass(
     pass.text()
 }
 
-fn line_of(text: &str, at: usize) -> usize {
-    text.as_bytes()[..at.min(text.len())].split(|byte| *byte == b'\n').count()
+/// Where the lines of a text end: a file of many objects is not counted through for each.
+struct Lines(Vec<usize>);
+
+impl Lines {
+    fn of(text: &str) -> Self {
+        Self(text.match_indices('\n').map(|(at, _)| at).collect())
+    }
+
+    /// The line of a byte, counted from 1.
+    fn at(&self, byte: usize) -> usize {
+        1 + self.0.partition_point(|newline| *newline < byte)
+    }
 }
 
 /// Where reading stopped before the end, and why.
@@ -137,6 +151,7 @@ struct Pass<'a> {
     wanted: HashMap<Identity, Vec<usize>>,
     splices: Vec<Splice>,
     lines: &'a mut [usize],
+    breaks: Lines,
 }
 
 impl Pass<'_> {
@@ -181,9 +196,9 @@ impl Pass<'_> {
             };
             let edits: Vec<&Edit> = chosen.iter().map(|at| &self.edits[*at]).collect();
             let made = place::made(source, object, &edits)
-                .map_err(|(at, why)| Refused { line: line_of(self.text, base + at), why })?;
+                .map_err(|(at, why)| Refused { line: self.breaks.at(base + at), why })?;
             for (edit, at) in chosen.iter().zip(made.places) {
-                self.lines[*edit] = line_of(self.text, base + at);
+                self.lines[*edit] = self.breaks.at(base + at);
             }
             let moved =
                 |splice: Splice| Splice { at: splice.at.start + base..splice.at.end + base, ..splice };
@@ -198,7 +213,7 @@ impl Pass<'_> {
         let mut done = 0;
         for Splice { at, text } in self.splices {
             if at.start < done {
-                let line = line_of(self.text, at.start);
+                let line = self.breaks.at(at.start);
                 return Err(Refused { line, why: "two edits meet here; edit it by hand".to_owned() });
             }
             new.push_str(&self.text[done..at.start]);

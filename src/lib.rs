@@ -15,7 +15,7 @@
 //!   4  report                                 what people ask, as rows
 //!   3  engine  session  plan                  events to commits; one Envoy's stream; what an operator's command changes
 //!   2  translate  kinds                       to Envoy's protos; from Kubernetes' objects
-//!   1  spec  claims  snapshot  bootstrap  edit     what may be written; who holds what; bytes in order; text; a file changed in place
+//!   1  spec  claims  snapshot  bootstrap  edit  what may be written; who holds what; bytes in order; text; a file changed in place
 //!   0  model                                  the words
 //! ```
 //!
