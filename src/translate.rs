@@ -11,14 +11,17 @@ use prost::{Message, Name as ProtoName};
 
 use crate::model::{Host, PathPrefix, Server, ServerId};
 use crate::snapshot::{Name, Resource};
+use share::{PLAYER_HEADER, VERSION_HEADER};
 
 mod cluster;
 mod matcher;
 mod routes;
+mod share;
 mod wire;
 
 pub use cluster::cluster;
 pub use routes::{is_open, open};
+pub use share::{MAX_VERSIONS, takers};
 
 /// The type URL of clusters.
 pub const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
@@ -138,17 +141,29 @@ fn virtual_host(name: &str, domain: &str, held: &[Held], configuration: &mut Vec
     // A prefix sorts before all that extend it, so the reverse order tries the longest first.
     let mut held: Vec<_> = held.iter().collect();
     held.sort_by(|one, other| other.path.cmp(&one.path));
+    let is_shared = held.iter().any(|held| held.holders.iter().any(|server| server.desired.share.is_some()));
+    let hidden = if is_shared { &[SCOPE_HEADER, PLAYER_HEADER, VERSION_HEADER][..] } else { &[SCOPE_HEADER] };
+    let listed = || held.iter().flat_map(|held| routes::routes(held));
+    let mut sticky = held.iter().flat_map(|held| routes::sticky(held)).peekable();
+    let matcher = match (sticky.peek().is_some(), held.len() < MAP_FROM) {
+        (false, true) => None,
+        (false, false) => Some(matcher::prefix_map(&held)),
+        (true, true) => Some(matcher::player_map(sticky, matcher::list(listed().collect()))),
+        (true, false) => Some(matcher::player_map(sticky, matcher::prefix_map(&held).into())),
+    };
     wire::message(tags::VIRTUAL_HOSTS, configuration, |host| {
         wire::bytes(tags::NAME, name.as_bytes(), host);
         wire::bytes(tags::DOMAINS, domain.as_bytes(), host);
-        if held.len() < MAP_FROM {
-            for route in held.iter().flat_map(|held| routes::routes(held)) {
+        if matcher.is_none() {
+            for route in listed() {
                 wire::bytes(tags::ROUTES, &route.encode_to_vec(), host);
             }
         }
-        wire::bytes(tags::REQUEST_HEADERS_TO_REMOVE, SCOPE_HEADER.as_bytes(), host);
-        if held.len() >= MAP_FROM {
-            wire::bytes(tags::MATCHER, &matcher::prefix_map(&held).encode_to_vec(), host);
+        for header in hidden {
+            wire::bytes(tags::REQUEST_HEADERS_TO_REMOVE, header.as_bytes(), host);
+        }
+        if let Some(matcher) = matcher {
+            wire::bytes(tags::MATCHER, &matcher.encode_to_vec(), host);
         }
     });
 }
