@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::kube::{Client, Config};
 use anyhow::{Context, bail};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -74,7 +73,7 @@ impl App {
         }
         let mut kube_report = None;
         if let Some(asked) = config.kube {
-            let (client, namespace) = cluster().await?;
+            let (client, namespace) = kube::connect().await?;
             let options = kube::Options {
                 managers: asked.managers,
                 namespaces: asked.namespaces,
@@ -152,16 +151,6 @@ impl App {
         }
         Ok(())
     }
-}
-
-/// The cluster that `KUBECONFIG` names, or that this pod runs in; and the namespace that goes with it.
-async fn cluster() -> anyhow::Result<(Client, String)> {
-    let hint = "set KUBECONFIG to a kubeconfig file, or run in a pod with a service account";
-    let mut config = Config::infer().await.with_context(|| format!("--kube finds no cluster; {hint}"))?;
-    // A refusal is said at once, and tried again by who asked: kube's own repeats take a quarter of an hour.
-    config.default_retry = false;
-    let namespace = config.default_namespace.clone();
-    Ok((Client::try_from(config).context("--kube: the cluster's settings can't be used")?, namespace))
 }
 
 async fn listen(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {

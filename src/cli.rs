@@ -15,12 +15,14 @@ use crate::bootstrap::tls::{FilePath, Https};
 use crate::kinds::Rules;
 
 mod kube;
+mod operate;
 mod typed;
 
 pub use kube::{Kube, WriteBack};
+pub use operate::{Action, Ground, Operate};
 use typed::{
-    File, Typed, TypedAsk, TypedBootstrap, TypedCheck, TypedCommand, TypedDemo, TypedDrain, TypedExplain,
-    TypedList, TypedServe,
+    File, Typed, TypedAsk, TypedBootstrap, TypedCheck, TypedCommand, TypedDemo, TypedDrainEnvoy,
+    TypedExplain, TypedList, TypedServe,
 };
 
 /// Most game servers that the demo runs.
@@ -76,7 +78,7 @@ pub enum Command {
         install: Option<PathBuf>,
     },
     /// Empty an Envoy.
-    Drain(Drain),
+    DrainEnvoy(DrainEnvoy),
     /// Play.
     Demo(Demo),
     /// Read fleet files.
@@ -92,6 +94,8 @@ pub enum Command {
     },
     /// Ask a running control plane.
     Ask(Ask),
+    /// Change what stands on game servers.
+    Operate(Box<Operate>),
 }
 
 /// The control plane's configuration.
@@ -126,7 +130,7 @@ impl Default for Serve {
 
 /// How an Envoy is emptied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Drain {
+pub struct DrainEnvoy {
     /// Its admin page.
     pub envoy_admin: SocketAddr,
     /// How long it is given when it is empty already.
@@ -191,15 +195,20 @@ fn meaning(typed: Typed) -> anyhow::Result<Invocation> {
     let command = match command {
         TypedCommand::Serve(typed) => Command::Serve(serve(typed)?),
         TypedCommand::Bootstrap(typed) => bootstrap(typed)?,
-        TypedCommand::Drain(TypedDrain { envoy_admin, at_least, at_most }) => {
+        TypedCommand::DrainEnvoy(TypedDrainEnvoy { envoy_admin, at_least, at_most }) => {
             if at_least > at_most {
                 bail!(
                     "--at-least {at_least} is more than --at-most {at_most}; expected no more seconds than that"
                 );
             }
             let [at_least, at_most] = [at_least, at_most].map(Duration::from_secs);
-            Command::Drain(Drain { envoy_admin, at_least, at_most })
+            Command::DrainEnvoy(DrainEnvoy { envoy_admin, at_least, at_most })
         }
+        TypedCommand::Drain(typed) => operate(operate::drain(typed)?),
+        TypedCommand::Undrain(typed) => operate(operate::undrain(typed)?),
+        TypedCommand::Maintenance(typed) => operate(operate::maintenance(typed)?),
+        TypedCommand::Weight(typed) => operate(operate::weight(typed)?),
+        TypedCommand::Switch(typed) => operate(operate::switch(typed)?),
         TypedCommand::Demo(typed) => {
             let TypedDemo { servers, seconds, http, admin, envoy } = typed;
             Command::Demo(Demo {
@@ -284,6 +293,10 @@ fn path_for_envoy(flag: &str, path: &Path) -> anyhow::Result<FilePath> {
     let absolute = std::path::absolute(path).with_context(|| format!("{flag} {}", path.display()))?;
     // What is no UTF-8 becomes a character that the path may not hold, and is refused by name.
     absolute.to_string_lossy().parse().with_context(|| flag.to_owned())
+}
+
+fn operate(meant: Operate) -> Command {
+    Command::Operate(Box::new(meant))
 }
 
 fn question(ask: TypedAsk, question: Question) -> Command {

@@ -7,15 +7,15 @@
 //!  11  main                                   what was typed
 //!  10  demo                                   a game to see it by
 //!   9  app                                    wiring and shutdown
-//!   8  admin  check  writer                   health, metrics, API; files without a control plane; the cluster told
-//!   7  sources  ads  client  drain            the cluster's side, Envoy's side, a question from outside, an Envoy's end
+//!   8  admin  check  writer  operate          health, metrics, API; files without a control plane; the cluster told; objects changed
+//!   7  sources  ads  client  departure        the cluster's side, Envoy's side, a question from outside, an Envoy's end
 //!   6  owner                                  the one task that owns the engine
 //!   5  store  metrics  envoys  cli            shared handles; what was typed, as values
 //!  ══  the wall: below it no runtime, socket, clock, disk, environment or log  ══
 //!   4  report                                 what people ask, as rows
-//!   3  engine  session                        events to commits; one Envoy's stream
+//!   3  engine  session  plan                  events to commits; one Envoy's stream; what an operator's command changes
 //!   2  translate  kinds                       to Envoy's protos; from Kubernetes' objects
-//!   1  spec  claims  snapshot  bootstrap      what may be written; who holds what; bytes in order; text
+//!   1  spec  claims  snapshot  bootstrap  edit  what may be written; who holds what; bytes in order; text; a file changed in place
 //!   0  model                                  the words
 //! ```
 //!
@@ -43,7 +43,9 @@ pub mod client;
 /// A game on stateful servers behind a real Envoy.
 pub mod demo;
 /// An Envoy is emptied before it ends.
-pub mod drain;
+pub mod departure;
+/// A fleet file with annotations changed.
+pub mod edit;
 /// Events in, commits out.
 pub mod engine;
 /// What is known of the Envoys.
@@ -54,8 +56,12 @@ pub mod kinds;
 pub mod metrics;
 /// The words: servers, hosts, paths, modes.
 pub mod model;
+/// Operators' commands, which change objects.
+pub mod operate;
 /// The task that owns the engine.
 pub mod owner;
+/// What an operator's command changes.
+pub mod plan;
 /// What people ask, as rows.
 pub mod report;
 /// One Envoy's delta stream as a value.

@@ -8,8 +8,8 @@ use tidegate::app::App;
 use tidegate::bootstrap::{Options, bootstrap, tls};
 use tidegate::check::Checked;
 use tidegate::cli::{self, Command, Invocation, LogFormat, Output};
-use tidegate::drain::{Drained, drain};
-use tidegate::{client, demo};
+use tidegate::departure::{Drained, drain};
+use tidegate::{client, demo, operate};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -38,7 +38,7 @@ fn run(invocation: Invocation) -> anyhow::Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Command::Drain(config) => {
+        Command::DrainEnvoy(config) => {
             let said = match runtime()?.block_on(drain(config))? {
                 Drained::Empty => "empty".to_owned(),
                 Drained::Left(count) => format!("the time is over; requests and WebSockets left: {count}"),
@@ -54,6 +54,7 @@ fn run(invocation: Invocation) -> anyhow::Result<ExitCode> {
             print(&format!("{answer}\n"))?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Operate(config) => runtime()?.block_on(operate::run(*config, interrupted())),
         Command::Serve(config) => {
             log(log_format, log_filter.as_deref().unwrap_or("info,notify=warn"), std::io::stderr)?;
             runtime()?.block_on(async { App::start(config).await?.run(interrupted()).await })?;

@@ -589,13 +589,14 @@ fn count(text: &str) -> Option<u32> {
 }
 
 /// True when players who are redirected come to the same route again.
-fn leads_to(redirect: &Redirect, key: &RouteKey) -> bool {
+pub fn leads_to(redirect: &Redirect, key: &RouteKey) -> bool {
     let path = redirect.path.as_deref().map(|path| path.split('?').next().unwrap_or_default());
     let stays = path.is_none_or(|path| PathPrefix::parse(path).is_ok_and(|path| key.path.covers(&path)));
     *redirect.host == *key.host.as_str() && stays
 }
 
-fn redirect(text: &str) -> Option<Redirect> {
+/// The place that a URL sends players to; none when it is not one that a player can follow.
+pub fn redirect(text: &str) -> Option<Redirect> {
     // What a browser would keep to itself, or Envoy pass on raw, is no place to send players.
     if !text.is_ascii() || text.contains('#') {
         return None;

@@ -255,7 +255,7 @@ fn ports_and_files_agree_from_end_to_end() {
         );
         assert_eq!(flag(&written, "--output"), flag(&arguments(envoy), "--config-path"));
         let hook = texts(&envoy["lifecycle"]["preStop"]["exec"]["command"]);
-        assert_eq!((hook[0], hook[1]), (flag(&written, "--install"), "drain"));
+        assert_eq!((hook[0], hook[1]), (flag(&written, "--install"), "drain-envoy"));
         for file in [flag(&written, "--output"), flag(&written, "--install")] {
             assert!(mounts(bootstrap, file) && mounts(envoy, file), "{file}");
         }

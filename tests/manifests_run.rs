@@ -48,7 +48,7 @@ fn the_binary_knows_every_flag() {
         let bootstrap: Vec<&str> = bootstrap.iter().map(String::as_str).collect();
         let hook =
             &texts(&container(objects, "envoy", "envoy")["lifecycle"]["preStop"]["exec"]["command"])[1..];
-        for (command, line) in [("serve", &served[..]), ("bootstrap", &bootstrap), ("drain", hook)] {
+        for (command, line) in [("serve", &served[..]), ("bootstrap", &bootstrap), ("drain-envoy", hook)] {
             assert_eq!(line[0], command);
             let run = help(line);
             assert!(run.status.success() && said(&run).contains("Usage:"), "{line:?}: {}", said(&run));

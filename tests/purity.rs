@@ -6,8 +6,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Rooms that know no clock, disk, socket, chance or log.
-const CORE: [&str; 10] =
-    ["model", "spec", "claims", "translate", "kinds", "snapshot", "engine", "session", "report", "bootstrap"];
+const CORE: [&str; 12] = [
+    "model",
+    "spec",
+    "claims",
+    "translate",
+    "kinds",
+    "snapshot",
+    "engine",
+    "session",
+    "report",
+    "bootstrap",
+    "edit",
+    "plan",
+];
 
 /// What only the shell may mention.
 const SHELL_WORDS: [&str; 13] = [
@@ -29,14 +41,14 @@ const SHELL_WORDS: [&str; 13] = [
 /// The rooms, lowest row first, as `src/lib.rs` draws them. A room imports rooms of lower rows, never a neighbour.
 const ROWS: [&[&str]; 12] = [
     &["model"],
-    &["spec", "claims", "snapshot", "bootstrap"],
+    &["spec", "claims", "snapshot", "bootstrap", "edit"],
     &["translate", "kinds"],
-    &["engine", "session"],
+    &["engine", "session", "plan"],
     &["report"],
     &["store", "metrics", "envoys", "cli"],
     &["owner"],
-    &["sources", "ads", "client", "drain"],
-    &["admin", "check", "writer"],
+    &["sources", "ads", "client", "departure"],
+    &["admin", "check", "writer", "operate"],
     &["app"],
     &["demo"],
     &["main"],

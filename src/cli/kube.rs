@@ -135,9 +135,21 @@ pub(super) fn rules(typed: TypedRules, host_template: Option<String>, file: Opti
     rules
 }
 
+impl KubeFile {
+    /// False when it only says how objects in files are read.
+    pub(super) fn is_watched(&self) -> bool {
+        self.watch.unwrap_or(true)
+    }
+
+    /// The fleet managers that it names.
+    pub(super) fn managers(&self) -> Option<BTreeSet<Manager>> {
+        self.sources.clone()
+    }
+}
+
 /// The cluster that flags or file ask for; none when neither does, or the file only says how objects are read.
 pub(super) fn meaning(typed: TypedKube, file: Option<KubeFile>) -> anyhow::Result<Option<Kube>> {
-    let is_watched = typed.kube || file.as_ref().is_some_and(|file| file.watch.unwrap_or(true));
+    let is_watched = typed.kube || file.as_ref().is_some_and(KubeFile::is_watched);
     let file = file.unwrap_or_default();
     let managers = file.sources.unwrap_or_else(|| Manager::ALL.into());
     if managers.is_empty() {

@@ -110,14 +110,17 @@ fn a_page_is_read_from_its_file() {
 
 #[test]
 fn a_drain_has_an_end_behind_its_beginning() {
-    let Command::Drain(drain) = read("drain --at-least 0 --at-most 0").unwrap() else { panic!() };
+    let Command::DrainEnvoy(drain) = read("drain-envoy --at-least 0 --at-most 0").unwrap() else { panic!() };
     assert_eq!(
         (drain.at_least, drain.at_most, drain.envoy_admin.port()),
         (Duration::ZERO, Duration::ZERO, 19000)
     );
-    for line in
-        ["drain --at-least 3541", "drain --at-most=-1", "drain --at-most 604801", "drain --envoy-admin x"]
-    {
+    for line in [
+        "drain-envoy --at-least 3541",
+        "drain-envoy --at-most=-1",
+        "drain-envoy --at-most 604801",
+        "drain-envoy --envoy-admin x",
+    ] {
         let error = format!("{:#}", read(line).unwrap_err());
         assert!(error.contains("--at-") || error.contains("--envoy-admin"), "{line}: {error}");
     }
@@ -212,4 +215,40 @@ fn files_are_read_by_the_same_rules_without_a_cluster() {
     };
     assert_eq!(rules.classes.len(), 2);
     assert!(read("check dump --samples 0").is_err());
+}
+
+#[test]
+fn operators_say_where_servers_stand() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tidegate.yaml");
+    std::fs::write(&path, "kube: { sources: [agones] }\n").unwrap();
+    let ground = |line: &str| match read(line) {
+        Ok(Command::Operate(operate)) => Ok(operate.ground),
+        Ok(other) => panic!("{other:?}"),
+        Err(error) => Err(format!("{error:#}")),
+    };
+    let files = |dir: &str| Ground::Files { dir: dir.into(), max_file_bytes: MAX_FILE_BYTES };
+    let config = path.display();
+    assert_eq!(ground("drain a"), Ok(files("fleet")));
+    assert_eq!(ground("drain a --fleet x"), Ok(files("x")));
+    assert_eq!(ground(&format!("drain a --config {config} --fleet x")), Ok(files("x")));
+    let agones = Ground::Kube { managers: vec![crate::kinds::Manager::Agones] };
+    assert_eq!(ground(&format!("undrain a --config {config}")), Ok(agones));
+    assert_eq!(ground("drain a --kube"), Ok(Ground::Kube { managers: crate::kinds::Manager::ALL.into() }));
+    assert!(ground("drain a --kube --fleet x").unwrap_err().contains("name two places"));
+    for (line, part) in [
+        ("drain a -l b", "cannot be used with"),
+        ("maintenance a", "--text"),
+        ("maintenance a --text b --off", "cannot be used with"),
+        ("weight", "SERVER... WEIGHT"),
+        ("weight 5", "nobody is named"),
+        ("switch a.b", "--to"),
+        ("switch a.b --to c --percent 101", "101 is not in 0..=100"),
+        ("switch a.b --to c --step 0", "0 is not in 1..=100"),
+        ("switch a.b --to c --every 25h", "up to 24h"),
+        ("drain a -n b -A", "cannot be used with"),
+    ] {
+        let said = ground(line).unwrap_err();
+        assert!(said.contains(part), "{line}: {said}");
+    }
 }

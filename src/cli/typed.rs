@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use serde::Deserialize;
 
 use super::kube::{KubeFile, TypedKube, TypedRules};
+use super::operate::{TypedDrain, TypedMaintenance, TypedSwitch, TypedUndrain, TypedWeight};
 use super::{LogFormat, MAX_DRAIN, MAX_GAMES, Output};
 use crate::bootstrap::{Clusters, Endpoint, Name, Routes};
 use crate::model::{MAX_NAME, is_name};
@@ -33,7 +34,7 @@ pub(super) struct Typed {
 pub(super) enum TypedCommand {
     Serve(TypedServe),
     Bootstrap(TypedBootstrap),
-    Drain(TypedDrain),
+    DrainEnvoy(TypedDrainEnvoy),
     Demo(TypedDemo),
     Check(TypedCheck),
     /// Lists the hosts and paths of a running control plane: who holds them, and which Envoys took them.
@@ -43,6 +44,11 @@ pub(super) enum TypedCommand {
     /// Lists the Envoys of a running control plane: what they took, and what they refused.
     Envoys(TypedAsk),
     Explain(TypedExplain),
+    Drain(TypedDrain),
+    Undrain(TypedUndrain),
+    Maintenance(TypedMaintenance),
+    Weight(TypedWeight),
+    Switch(TypedSwitch),
 }
 
 /// Runs the control plane.
@@ -128,7 +134,7 @@ pub(super) struct TypedBootstrap {
     /// where Envoy reads which certificate to use: it must find both under the same path as here
     #[arg(short, long, value_name = "FILE")]
     pub(super) output: Option<PathBuf>,
-    /// Also copy this program to FILE, so that `FILE drain` can run beside an Envoy whose image has no shell
+    /// Also copy this program to FILE, so that `FILE drain-envoy` can run beside an Envoy whose image has no shell
     #[arg(long, value_name = "FILE")]
     pub(super) install: Option<PathBuf>,
 }
@@ -138,7 +144,7 @@ pub(super) struct TypedBootstrap {
 /// Tells Envoy to close each connection at the end of its request (`/healthcheck/fail`), and returns when no request
 /// and no WebSocket is left, or the time is over. What ends Envoy is up to you.
 #[derive(Debug, Args)]
-pub(super) struct TypedDrain {
+pub(super) struct TypedDrainEnvoy {
     /// Where Envoy's own admin page is
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:19000")]
     pub(super) envoy_admin: SocketAddr,

@@ -35,10 +35,12 @@ mod ledger;
 mod notice;
 mod object;
 mod parse;
+mod raw;
 mod strict;
 mod watcher;
 
 pub use found::{Checked, Found, read_paths};
+pub use raw::{Raw, RawFleet, Read, raw_fleet, raw_values, read_file, read_value, syntax};
 
 /// Servers of our own kind.
 pub const SOURCE: Source = Source("files");

@@ -10,6 +10,8 @@
 
 use std::collections::BTreeSet;
 
+use ::kube::{Client, Config};
+use anyhow::Context;
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
@@ -116,4 +118,14 @@ pub struct Outlets {
 /// Watches the cluster until `events` is closed.
 pub async fn run(client: ::kube::Client, options: Options, outlets: Outlets) -> anyhow::Result<()> {
     adapter::run(client, options, outlets).await
+}
+
+/// The cluster that `KUBECONFIG` names, or that this pod runs in; and the namespace that goes with it.
+pub async fn connect() -> anyhow::Result<(Client, String)> {
+    let hint = "set KUBECONFIG to a kubeconfig file, or run in a pod with a service account";
+    let mut config = Config::infer().await.with_context(|| format!("--kube finds no cluster; {hint}"))?;
+    // A refusal is said at once, and tried again by who asked: kube's own repeats take a quarter of an hour.
+    config.default_retry = false;
+    let namespace = config.default_namespace.clone();
+    Ok((Client::try_from(config).context("--kube: the cluster's settings can't be used")?, namespace))
 }

@@ -14,7 +14,7 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::cli::Drain;
+use crate::cli::DrainEnvoy;
 
 /// How often Envoy is asked who is left.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -39,8 +39,8 @@ pub enum Drained {
 }
 
 /// Returns when no request and no WebSocket is left, or the time is over.
-pub async fn drain(config: Drain) -> anyhow::Result<Drained> {
-    let Drain { envoy_admin, at_least, at_most } = config;
+pub async fn drain(config: DrainEnvoy) -> anyhow::Result<Drained> {
+    let DrainEnvoy { envoy_admin, at_least, at_most } = config;
     let start = Instant::now();
     ask(envoy_admin, Method::POST, "/healthcheck/fail").await?;
     let mut silences = 0;

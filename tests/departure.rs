@@ -1,4 +1,4 @@
-//! `tidegate drain` before a real Envoy with players: what a rolling update of the gateways does to them.
+//! `tidegate drain-envoy` before a real Envoy with players: what a rolling update of the gateways does to them.
 #![allow(clippy::unwrap_used)]
 
 mod testkit;
@@ -21,7 +21,7 @@ async fn an_envoy_is_emptied_and_those_inside_play_on() {
     inside.plays().await;
     let admin = gate.envoy.admin.to_string();
     let drain = tokio::spawn(async move {
-        run(&["drain", "--envoy-admin", &admin, "--at-least", "0", "--at-most", "3540"]).await
+        run(&["drain-envoy", "--envoy-admin", &admin, "--at-least", "0", "--at-most", "3540"]).await
     });
 
     // A connection that would be kept is closed after its answer, so that the next goes to another Envoy.
@@ -50,7 +50,7 @@ async fn a_drain_that_takes_too_long_ends_and_says_so() {
     let inside = Player::join(gate.envoy.http, "a.localhost").await;
     let admin = gate.envoy.admin.to_string();
     let start = Instant::now();
-    let said = run(&["drain", "--envoy-admin", &admin, "--at-least", "2", "--at-most", "2"]).await;
+    let said = run(&["drain-envoy", "--envoy-admin", &admin, "--at-least", "2", "--at-most", "2"]).await;
     assert!(start.elapsed().as_secs() >= 2);
     assert_eq!(printed(said), "the time is over; requests and WebSockets left: 1\n");
     inside.plays().await;
@@ -60,7 +60,7 @@ async fn a_drain_that_takes_too_long_ends_and_says_so() {
 #[tokio::test]
 async fn where_no_envoy_is_a_drain_fails_at_once() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
-    let said = run(&["drain", "--envoy-admin", &free]).await;
+    let said = run(&["drain-envoy", "--envoy-admin", &free]).await;
     let error = String::from_utf8_lossy(&said.stderr).into_owned();
     assert!(!said.status.success() && error.contains(&free) && error.contains("--envoy-admin"), "{error}");
 }
