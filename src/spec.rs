@@ -14,7 +14,7 @@ use http::Uri;
 use jiff::SignedDuration;
 
 use crate::model::{
-    Age, Desired, Gateway, Gateways, Host, MAX_NAME, Mode, PathPrefix, Problem, ProblemKind, Protocol,
+    Age, Desired, Fleet, Gateway, Gateways, Host, MAX_NAME, Mode, PathPrefix, Problem, ProblemKind, Protocol,
     Redirect, RouteKey, Server, ServerId, Share, Weight, is_name,
 };
 
@@ -131,7 +131,9 @@ pub fn read(facts: Facts<'_>) -> Server {
     let desired = reader.desired();
     let mut problems = reader.problems;
     problems.truncate(MAX_PROBLEMS);
-    Server { age: facts.age, desired, problems, id: facts.id }
+    let fleet = facts.fleet.unwrap_or_else(|| fleet_of(facts.name.unwrap_or(facts.id.name())));
+    let fleet = Fleet::of(facts.id.name(), fleet);
+    Server { fleet, age: facts.age, desired, problems, id: facts.id }
 }
 
 /// The number behind the last hyphen of a name, as fleets count their servers.

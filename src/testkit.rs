@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    Age, Desired, Gateways, Host, Mode, PathPrefix, Protocol, RouteKey, Server, ServerId, Source, Weight,
+    Age, Desired, Fleet, Gateways, Host, Mode, PathPrefix, Protocol, RouteKey, Server, ServerId, Source, Weight,
 };
 
 pub(crate) const SOURCE: Source = Source("test");
@@ -42,6 +42,7 @@ pub(crate) fn server_with(name: &str, keys: &[&str], change: impl FnOnce(&mut Se
     routes.dedup();
     let mut server = Server {
         id: id(name),
+        fleet: Fleet::Begins(0),
         age: Age::Unknown,
         desired: Desired {
             endpoint: Some(([10, 0, 0, 1], 7000).into()),
