@@ -13,9 +13,11 @@ use crate::bootstrap::tls::{FilePath, Https};
 use crate::kinds::Rules;
 
 mod kube;
+mod live;
 mod typed;
 
 pub use kube::{Kube, WriteBack};
+pub use live::Live;
 use typed::{
     File, Typed, TypedAsk, TypedBootstrap, TypedCheck, TypedCommand, TypedDemo, TypedDrain, TypedExplain,
     TypedList, TypedServe,
@@ -105,6 +107,8 @@ pub struct Serve {
     pub rules: Rules,
     /// Largest fleet file that is read.
     pub max_file_bytes: u64,
+    /// How live sessions are counted.
+    pub live: Live,
     /// The cluster, if one is watched.
     pub kube: Option<Kube>,
 }
@@ -117,6 +121,7 @@ impl Default for Serve {
             admin: ([127, 0, 0, 1], 18080).into(),
             rules: Rules::default(),
             max_file_bytes: MAX_FILE_BYTES,
+            live: Live::default(),
             kube: None,
         }
     }
@@ -268,10 +273,11 @@ fn question(ask: TypedAsk, question: Question) -> Command {
 }
 
 fn serve(typed: TypedServe) -> anyhow::Result<Serve> {
-    let TypedServe { config, fleet, xds, admin, rules, kube } = typed;
+    let TypedServe { config, fleet, xds, admin, rules, live, kube } = typed;
     let file = config.as_deref().map(file).transpose()?.unwrap_or_default();
     let default = Serve::default();
     let rules = kube::rules(rules, file.host_template, file.kube.as_ref());
+    let live = live::meaning(&live, file.report_interval.as_deref())?;
     let kube = kube::meaning(kube, file.kube)?;
     // In a cluster nobody has a ./fleet; who wants both says so.
     let implied = if kube.is_some() { None } else { default.fleet };
@@ -281,6 +287,7 @@ fn serve(typed: TypedServe) -> anyhow::Result<Serve> {
         admin: admin.or(file.admin).unwrap_or(default.admin),
         rules,
         max_file_bytes: file.max_file_bytes.unwrap_or(default.max_file_bytes),
+        live,
         kube,
     })
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    Age, Desired, Fleet, Gateways, Host, Mode, PathPrefix, Protocol, RouteKey, Server, ServerId, Source, Weight,
+    Age, Desired, Fleet, Gateways, Host, Mode, PathPrefix, Protocol, RouteKey, Server, ServerId, Source,
+    Weight,
 };
 
 pub(crate) const SOURCE: Source = Source("test");

@@ -19,7 +19,7 @@ mod cluster;
 mod matcher;
 mod routes;
 
-pub use cluster::cluster;
+pub use cluster::{cluster, is_same_place};
 pub use routes::{is_open, open};
 
 /// The type URL of clusters.

@@ -11,8 +11,8 @@ use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use prost::Message;
 use tidegate::engine::Engine;
 use tidegate::model::{
-    Age, Desired, Event, Fleet, Gateways, Host, Mode, PathPrefix, Protocol, RouteKey, Server, ServerId, Source,
-    Weight,
+    Age, Desired, Event, Fleet, Gateways, Host, Mode, PathPrefix, Protocol, RouteKey, Server, ServerId,
+    Source, Weight,
 };
 use tidegate::session::{Push, Request, Session, World};
 use tidegate::snapshot::Snapshot;

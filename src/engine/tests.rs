@@ -326,7 +326,8 @@ fn a_server_is_found_by_the_words_of_its_id() {
     let (mut engine, _) = synced();
     engine.apply([Event::Upsert(server("a", &["a.x"]))]);
     assert_eq!(engine.named("test", "default", "a").map(|server| &server.id), Some(&id("a")));
-    for (source, namespace, name) in [("other", "default", "a"), ("test", "x", "a"), ("test", "default", "b")] {
+    for (source, namespace, name) in [("other", "default", "a"), ("test", "x", "a"), ("test", "default", "b")]
+    {
         assert!(engine.named(source, namespace, name).is_none());
     }
 }
