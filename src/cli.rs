@@ -15,6 +15,7 @@ use crate::kinds::Rules;
 mod kube;
 mod live;
 mod typed;
+mod wait;
 
 pub use kube::{Kube, WriteBack};
 pub use live::Live;
@@ -22,6 +23,7 @@ use typed::{
     File, Typed, TypedAsk, TypedBootstrap, TypedCheck, TypedCommand, TypedDemo, TypedDrain, TypedExplain,
     TypedList, TypedServe,
 };
+pub use wait::Wait;
 
 /// Most game servers that the demo runs.
 pub const MAX_GAMES: usize = 128;
@@ -92,6 +94,8 @@ pub enum Command {
     },
     /// Ask a running control plane.
     Ask(Ask),
+    /// Wait until servers are empty.
+    Wait(Wait),
 }
 
 /// The control plane's configuration.
@@ -220,6 +224,7 @@ fn meaning(typed: Typed) -> anyhow::Result<Invocation> {
         }
         TypedCommand::Routes(TypedList { filter, ask }) => question(ask, Question::Routes(filter)),
         TypedCommand::Servers(TypedList { filter, ask }) => question(ask, Question::Servers(filter)),
+        TypedCommand::WaitEmpty(typed) => Command::Wait(typed.into()),
         TypedCommand::Envoys(ask) => question(ask, Question::Envoys),
         TypedCommand::Explain(TypedExplain { target, gateway, ask }) => {
             let target = target.split_once("://").map_or(target.as_str(), |(_, rest)| rest);

@@ -9,7 +9,7 @@ use tidegate::bootstrap::{Options, bootstrap, tls};
 use tidegate::check::Checked;
 use tidegate::cli::{self, Command, Invocation, LogFormat, Output};
 use tidegate::drain::{Drained, drain};
-use tidegate::{client, demo};
+use tidegate::{client, demo, wait};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -53,6 +53,15 @@ fn run(invocation: Invocation) -> anyhow::Result<ExitCode> {
             let answer = runtime()?.block_on(client::ask(ask))?;
             print(&format!("{answer}\n"))?;
             Ok(ExitCode::SUCCESS)
+        }
+        Command::Wait(config) => {
+            let interrupted = async { _ = tokio::signal::ctrl_c().await };
+            Ok(match runtime()?.block_on(wait::wait(config, interrupted))? {
+                wait::Ended::Empty => ExitCode::SUCCESS,
+                wait::Ended::TimeOver => ExitCode::FAILURE,
+                // As shells have it: 128 and the number of the signal.
+                wait::Ended::Interrupted => ExitCode::from(130),
+            })
         }
         Command::Serve(config) => {
             log(log_format, log_filter.as_deref().unwrap_or("info,notify=warn"), std::io::stderr)?;

@@ -36,7 +36,7 @@ const ROWS: [&[&str]; 12] = [
     &["store", "metrics", "envoys", "cli"],
     &["owner"],
     &["sources", "ads", "client", "drain"],
-    &["admin", "check", "writer"],
+    &["admin", "check", "wait", "writer"],
     &["app"],
     &["demo"],
     &["main"],

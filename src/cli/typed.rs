@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::kube::{KubeFile, TypedKube, TypedRules};
 use super::live::TypedLive;
+use super::wait::TypedWait;
 use super::{LogFormat, MAX_DRAIN, MAX_GAMES, Output};
 use crate::bootstrap::{Clusters, Endpoint, Name, Routes};
 use crate::model::{MAX_NAME, is_name};
@@ -44,6 +45,7 @@ pub(super) enum TypedCommand {
     /// Lists the Envoys of a running control plane: what they took, and what they refused.
     Envoys(TypedAsk),
     Explain(TypedExplain),
+    WaitEmpty(TypedWait),
 }
 
 /// Runs the control plane.
