@@ -9,7 +9,7 @@ use envoy_types::pb::envoy::config::route::v3::redirect_action::{
     PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
 };
 use envoy_types::pb::envoy::config::route::v3::route::Action;
-use envoy_types::pb::envoy::config::route::v3::route_action::{ClusterSpecifier, UpgradeConfig};
+use envoy_types::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
 use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
 use envoy_types::pb::envoy::config::route::v3::weighted_cluster::ClusterWeight;
 use envoy_types::pb::envoy::config::route::v3::{
@@ -21,6 +21,7 @@ use serde_json::json;
 
 use super::{Held, RETRY_AFTER, cluster_name, duration, uint};
 use crate::model::{Mode, PathPrefix, Redirect, Server};
+use crate::spec::IDLE_TIMEOUT;
 
 /// The holders that take players.
 pub fn open(holders: &[Arc<Server>]) -> Vec<&Server> {
@@ -50,14 +51,16 @@ pub(super) fn routes(held: &Held) -> Vec<Route> {
             routes.push(route(first, below(&path), Action::DirectResponse(refusal("maintenance", text))));
         }
     }
+    let idle_timeout = first.desired.idle_timeout;
     let action = |rewrite: &str| {
         Action::Route(RouteAction {
             cluster_specifier: Some(target(&open)),
             prefix_rewrite: rewrite.to_owned(),
             // Games hold requests open for as long as they like; only silence ends one, unless they ask.
             timeout: Some(duration(first.desired.response_timeout.unwrap_or_default())),
-            idle_timeout: Some(duration(first.desired.idle_timeout)),
-            upgrade_configs: vec![UpgradeConfig { upgrade_type: "websocket".into(), ..Default::default() }],
+            // The listener knows the default, and lets WebSockets through: what nearly all routes would say
+            // is not said a hundred thousand times.
+            idle_timeout: (idle_timeout != IDLE_TIMEOUT).then(|| duration(idle_timeout)),
             ..Default::default()
         })
     };
