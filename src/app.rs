@@ -51,6 +51,7 @@ impl App {
         let (metrics, mut registry) = Metrics::new();
         let (store, envoys) = (Arc::new(Store::default()), Arc::new(Envoys::default()));
         registry.register_collector(Box::new(Live { envoys: envoys.clone(), top: config.live.metrics_top }));
+        let report_interval = config.live.report_interval;
         let clustered =
             config.kube.iter().flat_map(|kube| &kube.managers).map(|manager| kube::source(*manager));
         let sources = config.fleet.iter().flat_map(|_| files::SOURCES).chain(clustered);
@@ -97,6 +98,7 @@ impl App {
                     desk: desk.clone(),
                     envoys: envoys.clone(),
                     metrics: metrics.clone(),
+                    report_interval,
                 };
                 let end = end.clone();
                 tasks.spawn(async move { ("writer", writer.run(touched, end).await) });
@@ -109,7 +111,7 @@ impl App {
             desk: desk.clone(),
             envoys: envoys.clone(),
             metrics: metrics.clone(),
-            report_interval: config.live.report_interval,
+            report_interval,
             shutdown: end.clone(),
         };
         tasks.spawn(async move { ("ads", ads.run(xds_listener).await.map_err(Into::into)) });

@@ -10,15 +10,17 @@ use clap::{Parser, ValueEnum};
 
 use crate::bootstrap::Options;
 use crate::bootstrap::tls::{FilePath, Https};
-use crate::kinds::Rules;
+use crate::kinds::{Door, Rules};
 
 mod kube;
 mod live;
+mod signals;
 mod typed;
 mod wait;
 
 pub use kube::{Kube, WriteBack};
 pub use live::Live;
+pub use signals::Empty;
 use typed::{
     File, Typed, TypedAsk, TypedBootstrap, TypedCheck, TypedCommand, TypedDemo, TypedDrain, TypedExplain,
     TypedList, TypedServe,
@@ -281,9 +283,20 @@ fn serve(typed: TypedServe) -> anyhow::Result<Serve> {
     let TypedServe { config, fleet, xds, admin, rules, live, kube } = typed;
     let file = config.as_deref().map(file).transpose()?.unwrap_or_default();
     let default = Serve::default();
-    let rules = kube::rules(rules, file.host_template, file.kube.as_ref());
+    let mut rules = kube::rules(rules, file.host_template, file.kube.as_ref());
     let live = live::meaning(&live, file.report_interval.as_deref())?;
     let kube = kube::meaning(kube, file.kube)?;
+    let signal = kube.iter().filter_map(|kube| kube.write_back.as_ref()?.empty.as_ref()).next();
+    if let Some(Empty { after, ops_state, .. }) = signal {
+        if *after < 3 * live.report_interval {
+            bail!(
+                "--empty-for {after:?} is short: Envoys report every {:?}; expected three times that or more",
+                live.report_interval
+            );
+        }
+        // What is called empty so as to be deleted takes no new players, whatever drained it before.
+        rules.ops_states.insert(ops_state.clone(), Door::Drain);
+    }
     // In a cluster nobody has a ./fleet; who wants both says so.
     let implied = if kube.is_some() { None } else { default.fleet };
     Ok(Serve {

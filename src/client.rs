@@ -13,6 +13,8 @@ use serde_json::Value;
 
 use crate::cli::{Ask, Output, Question};
 
+pub mod tally;
+
 /// Largest answer that is read: 100,000 servers are about 80 MB.
 const MAX_ANSWER: usize = 512 << 20;
 

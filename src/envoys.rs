@@ -15,9 +15,9 @@ mod load;
 
 pub use ledger::{Delta, Ledger};
 use load::Loads;
-pub use load::{Coverage, Report, Sessions, Total};
+pub use load::{Coverage, Report, Sessions};
 
-use crate::model::Gateways;
+use crate::model::{Gateways, Mode, Server};
 use crate::session::{ChannelStatus, Node, Type};
 use crate::snapshot::{Name, Revision, Version};
 
@@ -250,9 +250,25 @@ impl Envoys {
         lock(&self.loads).coverage(rows.iter().map(|row| &row.node))
     }
 
-    /// The sum of a cluster over all Envoys that report.
-    pub fn total(&self, cluster: &str) -> Total {
-        lock(&self.loads).total(cluster)
+    /// What is known of a server's sessions, whose cluster changed last at `revision`.
+    pub fn sessions(
+        &self,
+        server: &Server,
+        cluster: &str,
+        revision: Option<Revision>,
+        coverage: &Coverage,
+    ) -> Sessions {
+        let desired = &server.desired;
+        // Whose process is gone or not there yet has nobody inside, and no cluster that somebody could count.
+        let is_away =
+            desired.mode == Mode::Stopped || (desired.mode == Mode::Starting && desired.endpoint.is_none());
+        if is_away {
+            return Sessions { sessions: Some(0), ..Sessions::default() };
+        }
+        // A name that is gone has a revision too, until everybody has heard of it.
+        let has_cluster = desired.endpoint.is_some() && !desired.routes.is_empty();
+        let total = lock(&self.loads).total(cluster);
+        coverage.sessions(&desired.gateways, revision.filter(|_| has_cluster), &total)
     }
 
     /// The fleets with the most live sessions as `namespace/fleet`, and the sum of the others.

@@ -22,6 +22,13 @@ use crate::model::{
 pub const PREFIX: &str = "tidegate.dev/";
 /// The annotation that says where players reach a server: its URLs, comma-separated. It is written, not read.
 pub const URL: &str = "tidegate.dev/url";
+/// The annotation with a server's live sessions. It is written, not read.
+pub const SESSIONS: &str = "tidegate.dev/sessions";
+/// The annotation of a server that is drained and empty, by which a fleet manager was told so: the ops state that it had,
+/// or `true`. It is written, and read to take it away again.
+pub const EMPTY: &str = "tidegate.dev/empty";
+/// Annotations that ask for nothing.
+pub const WRITTEN: [&str; 3] = [URL, SESSIONS, EMPTY];
 /// Most hosts, gateways or maintenance paths one server may name.
 pub const MAX_ITEMS: usize = 64;
 /// Longest annotation value that is read, in bytes.
@@ -249,7 +256,7 @@ impl<'a> Reader<'a> {
             for key in layer.values.keys() {
                 let Some(short) = key.strip_prefix(PREFIX) else { continue };
                 // What is said of a server is no wish of its author's.
-                if KNOWN.contains(&short) || *key == URL {
+                if KNOWN.contains(&short) || WRITTEN.contains(&key.as_str()) {
                     continue;
                 }
                 let nearest = KNOWN

@@ -16,10 +16,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::cli::{Output, Wait};
 use crate::client;
-
-mod tally;
-
-use tally::{Answer, Left, merged};
+use crate::client::tally::{Answer, Left, merged};
 
 /// How long a replica holds a question, in seconds.
 const HOLD: u64 = 20;

@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Admin, gone, problem};
 use crate::envoys::{Coverage, Sessions};
-use crate::model::{Mode, Server};
+use crate::model::Server;
 use crate::snapshot::Kind;
 use crate::translate;
 
@@ -62,19 +62,8 @@ struct Rows {
 impl Admin {
     /// What is known of a server's sessions.
     pub(super) fn sessions(&self, server: &Server, cluster: &str, coverage: &Coverage) -> Sessions {
-        let desired = &server.desired;
-        // A name that is gone has a revision too, until everybody has heard of it.
-        let has_cluster =
-            desired.mode != Mode::Stopped && desired.endpoint.is_some() && !desired.routes.is_empty();
         let revision = self.store.read(|snapshot| snapshot.revision_of(Kind::Cluster, cluster));
-        let revision = revision.filter(|_| has_cluster);
-        // Whose process is gone or not there yet has nobody inside, and no cluster that somebody could count.
-        let is_away =
-            desired.mode == Mode::Stopped || (desired.mode == Mode::Starting && desired.endpoint.is_none());
-        if is_away {
-            return Sessions { sessions: Some(0), ..Sessions::default() };
-        }
-        coverage.sessions(&server.desired.gateways, revision, &self.envoys.total(cluster))
+        self.envoys.sessions(server, cluster, revision, coverage)
     }
 
     /// The servers of these names, each once, and the names of which there is none. `None` at the end of the process.

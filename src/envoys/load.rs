@@ -41,11 +41,11 @@ fn is_zero(number: &u64) -> bool {
 
 /// The sum of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Total {
+pub(super) struct Total {
     /// Live sessions.
-    pub open: u64,
+    pub(super) open: u64,
     /// Those that Envoys count no more.
-    pub uncounted: u64,
+    pub(super) uncounted: u64,
     /// `namespace/fleet` of its server, as metrics name it.
     fleet: Option<Arc<str>>,
 }
@@ -235,7 +235,12 @@ struct Gate {
 impl Coverage {
     /// What is known of a server on these gateways whose cluster changed last at `revision`, and whose sum is `total`.
     /// Without a cluster nobody can be counted.
-    pub fn sessions(&self, gateways: &Gateways, revision: Option<Revision>, total: &Total) -> Sessions {
+    pub(super) fn sessions(
+        &self,
+        gateways: &Gateways,
+        revision: Option<Revision>,
+        total: &Total,
+    ) -> Sessions {
         let concerned = self.by_gateway.iter().filter(|(name, _)| match gateways {
             Gateways::Every => true,
             Gateways::Named(named) => named.iter().any(|gateway| gateway.0 == **name),

@@ -1,4 +1,4 @@
-//! What several replicas know of a server, put together. Pure.
+//! What several replicas know of servers, put together. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,39 +10,45 @@ const MAX_NAMED: usize = 3;
 
 /// A replica's answer (`/api/sessions`).
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct Answer {
-    pub(super) servers: Vec<Row>,
+pub struct Answer {
+    /// The servers that it knows.
+    pub servers: Vec<Row>,
     /// What it does not know, or no more.
-    pub(super) unknown: Vec<String>,
+    pub unknown: Vec<String>,
     /// Envoys that report to it.
-    pub(super) reporting: BTreeSet<String>,
+    pub reporting: BTreeSet<String>,
 }
 
 /// A server in it.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct Row {
-    pub(super) id: String,
-    pub(super) sessions: Option<u64>,
-    pub(super) reported_sessions: u64,
+pub struct Row {
+    /// `source/namespace/name`
+    pub id: String,
+    /// Live sessions at the Envoys that are connected there; none while that is not known.
+    pub sessions: Option<u64>,
+    /// Those that are known of.
+    pub reported_sessions: u64,
+    /// Envoys that have not reported.
     #[serde(default)]
-    pub(super) unreported_by: Vec<String>,
+    pub unreported_by: Vec<String>,
+    /// Players whom Envoys count no more.
     #[serde(default)]
-    pub(super) uncounted_sessions: u64,
+    pub uncounted_sessions: u64,
 }
 
 /// Who is left on a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Left {
+pub struct Left {
     /// Players; none while that is not known.
-    pub(super) players: Option<u64>,
+    pub players: Option<u64>,
     /// Players that are known of.
-    pub(super) at_least: u64,
+    pub at_least: u64,
     /// Envoys that have not reported.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) unreported_by: Vec<String>,
+    pub unreported_by: Vec<String>,
     /// Players whom Envoy counts no more since the server's cluster changed.
     #[serde(skip_serializing_if = "is_zero")]
-    pub(super) uncounted: u64,
+    pub uncounted: u64,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference to the field")]
@@ -51,7 +57,8 @@ fn is_zero(number: &u64) -> bool {
 }
 
 impl Left {
-    pub(super) fn is_empty(&self) -> bool {
+    /// True when it is known that nobody is left.
+    pub fn is_empty(&self) -> bool {
         self.players == Some(0)
     }
 }
@@ -77,7 +84,7 @@ impl fmt::Display for Left {
 }
 
 /// Who is left on each of these servers, by what every replica says; none of one that does not answer.
-pub(super) fn merged(ids: &[String], answers: &[Option<Answer>]) -> BTreeMap<String, Left> {
+pub fn merged(ids: &[String], answers: &[Option<Answer>]) -> BTreeMap<String, Left> {
     let mut rows: BTreeMap<&str, Vec<(usize, &Row)>> = BTreeMap::new();
     for (replica, answer) in answers.iter().enumerate() {
         for row in answer.iter().flat_map(|answer| &answer.servers) {
