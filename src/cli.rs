@@ -286,7 +286,7 @@ fn serve(typed: TypedServe) -> anyhow::Result<Serve> {
     let mut rules = kube::rules(rules, file.host_template, file.kube.as_ref());
     let live = live::meaning(&live, file.report_interval.as_deref())?;
     let kube = kube::meaning(kube, file.kube)?;
-    let signal = kube.iter().filter_map(|kube| kube.write_back.as_ref()?.empty.as_ref()).next();
+    let signal = kube.as_ref().and_then(|kube| kube.write_back.as_ref()?.empty.as_ref());
     if let Some(Empty { after, ops_state, .. }) = signal {
         if *after < 3 * live.report_interval {
             bail!(

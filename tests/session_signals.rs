@@ -21,7 +21,7 @@ fn is_called_empty(object: &Value) -> bool {
     object["metadata"]["labels"]["tidegate.dev/empty"] == "true"
 }
 
-fn drain(drained: Value) -> Value {
+fn drain(drained: &Value) -> Value {
     json!({ "metadata": { "annotations": { "tidegate.dev/drain": drained } } })
 }
 
@@ -33,7 +33,7 @@ fn ops_state(state: &str) -> Value {
 fn words(kube: &Kube, object: &Value) -> (usize, usize) {
     let uid = &object["metadata"]["uid"];
     let writes = kube.faults.journal().writes();
-    let words = writes.iter().map(|write| write.json()).filter(|write| write["metadata"]["uid"] == *uid);
+    let words = writes.iter().map(cluster::Write::json).filter(|write| write["metadata"]["uid"] == *uid);
     let said: Vec<_> = words
         .filter_map(|write| write["metadata"]["annotations"].get("tidegate.dev/empty").cloned())
         .collect();
@@ -56,9 +56,9 @@ async fn a_server_is_called_empty_once_and_only_when_it_is_drained_and_empty() {
     let player = Player::join(ground.envoy.http, "arena.example.com").await;
     let is_counted = |object: &Value| object["metadata"]["annotations"]["tidegate.dev/sessions"] == "1";
     ground.kube.wait("its sessions are written", &arena, is_counted).await;
-    ground.kube.patch(&arena, &drain("true".into())).await;
+    ground.kube.patch(&arena, &drain(&"true".into())).await;
     // One that is drained later, with nobody inside, is told of while the player plays on.
-    ground.kube.patch(&idle, &drain("true".into())).await;
+    ground.kube.patch(&idle, &drain(&"true".into())).await;
     ground.kube.wait("the idle one is called empty", &idle, is_called_empty).await;
     player.plays().await;
     assert!(!is_called_empty(&ground.kube.get(&arena).await.unwrap()));
@@ -66,7 +66,7 @@ async fn a_server_is_called_empty_once_and_only_when_it_is_drained_and_empty() {
     let told = ground.kube.wait("it is called empty", &arena, is_called_empty).await;
     assert!(is_counted(&told), "its sessions are written at most once a minute: {told:#}");
     // Nobody is deleted who takes players again.
-    ground.kube.patch(&arena, &drain(Value::Null)).await;
+    ground.kube.patch(&arena, &drain(&Value::Null)).await;
     let is_free = |object: &Value| {
         !is_called_empty(object) && object["metadata"]["annotations"].get("tidegate.dev/empty").is_none()
     };
@@ -115,9 +115,9 @@ async fn kruise_game_learns_it_by_the_ops_state_which_is_given_back() {
     ground.kube.patch(&game_server, &ops_state("None")).await;
     ground.kube.wait("our note is gone", &game_server, is("None", Value::Null)).await;
     ground.until_from("arena.example.com", "/", "arena-0").await;
-    ground.kube.patch(&game_server, &drain("true".into())).await;
+    ground.kube.patch(&game_server, &drain(&"true".into())).await;
     ground.kube.wait("it may be deleted", &game_server, is("WaitToBeDeleted", "None".into())).await;
-    ground.kube.patch(&game_server, &drain(Value::Null)).await;
+    ground.kube.patch(&game_server, &drain(&Value::Null)).await;
     ground.kube.wait("it is as it was", &game_server, is("None", Value::Null)).await;
     ground.until_from("arena.example.com", "/", "arena-0").await;
 }
@@ -141,7 +141,7 @@ async fn a_player_who_came_by_another_replica_keeps_a_server_from_being_called_e
     let player = Player::join(far.http, "arena.example.com").await;
     eventually("the peer counts", async || sessions(&peer, "arena").await, |n| *n == 1).await;
     for object in [&arena, &idle] {
-        kube.patch(object, &drain("true".into())).await;
+        kube.patch(object, &drain(&"true".into())).await;
     }
     kube.wait("the idle one is called empty", &idle, is_called_empty).await;
     assert_eq!(sessions(&writer, "arena").await, 0, "here nobody is");

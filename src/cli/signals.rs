@@ -26,7 +26,7 @@ pub(super) struct TypedSignals {
     #[arg(long, env = "TIDEGATE_WRITE_SESSIONS")]
     pub(super) write_sessions: bool,
     /// Tell the fleet manager of a drained server that nobody has played on for so long, such as 60s: by spec.opsState
-    /// WaitToBeDeleted of OpenKruiseGame, or the label tidegate.dev/empty of Agones. Needs --peers
+    /// `WaitToBeDeleted` of OpenKruiseGame, or the label tidegate.dev/empty of Agones. Needs --peers
     #[arg(long, value_name = "TIME", value_parser = empty_for)]
     empty_for: Option<Duration>,
     /// An admin URL whose name stands for every replica, this one too, as each counts its own Envoys alone: all must
