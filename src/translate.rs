@@ -14,10 +14,12 @@ use crate::snapshot::{Name, Resource};
 
 mod cluster;
 mod matcher;
+mod place;
 mod routes;
 mod wire;
 
-pub use cluster::{cluster, is_same_place};
+pub use cluster::cluster;
+pub use place::is_same_place;
 pub use routes::{is_open, open};
 
 /// The type URL of clusters.

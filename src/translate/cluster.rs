@@ -133,22 +133,3 @@ fn tls(alpn: Option<&str>) -> TransportSocket {
         config_type: Some(ConfigType::TypedConfig(any(&context))),
     }
 }
-
-/// True when two contents of a cluster lead to the same addresses. What can't be read leads nowhere.
-pub fn is_same_place(one: &Resource, other: &Resource) -> bool {
-    let addresses = |resource: &Resource| {
-        let cluster = Cluster::decode(resource.content()).ok()?;
-        let localities = cluster.load_assignment?.endpoints.into_iter();
-        let endpoints = localities.flat_map(|locality| locality.lb_endpoints);
-        Some(endpoints.filter_map(|endpoint| endpoint.host_identifier).map(address_of).collect::<Vec<_>>())
-    };
-    let place = addresses(one);
-    place.is_some() && place == addresses(other)
-}
-
-fn address_of(host: HostIdentifier) -> Option<Address> {
-    match host {
-        HostIdentifier::Endpoint(endpoint) => endpoint.address,
-        HostIdentifier::EndpointName(_) => None,
-    }
-}
