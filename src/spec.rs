@@ -14,9 +14,13 @@ use http::Uri;
 use jiff::SignedDuration;
 
 use crate::model::{
-    Age, Desired, Fleet, Gateway, Gateways, Host, MAX_NAME, Mode, PathPrefix, Problem, ProblemKind, Protocol,
-    Redirect, RouteKey, Server, ServerId, Share, Weight, is_name,
+    Affinity, Age, Desired, Fleet, GameVersion, Gateway, Gateways, Host, MAX_NAME, Mode, PathPrefix,
+    Priority, Problem, ProblemKind, Protocol, Redirect, RouteKey, Server, ServerId, Share, Weight, is_name,
 };
+
+mod levers;
+
+pub use levers::RETRY_AFTER;
 
 /// All our annotations begin with this.
 pub const PREFIX: &str = "tidegate.dev/";
@@ -29,6 +33,7 @@ pub const SESSIONS: &str = "tidegate.dev/sessions";
 pub const EMPTY: &str = "tidegate.dev/empty";
 /// Annotations that ask for nothing.
 pub const WRITTEN: [&str; 3] = [URL, SESSIONS, EMPTY];
+const SHARE: &str = "tidegate.dev/share";
 /// Most hosts, gateways or maintenance paths one server may name.
 pub const MAX_ITEMS: usize = 64;
 /// Longest annotation value that is read, in bytes.
@@ -42,7 +47,7 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_hours(1);
 const MAX_IDLE_TIMEOUT: Duration = Duration::from_hours(30 * 24);
 
 /// Every annotation, without its prefix.
-const KNOWN: [&str; 17] = [
+const KNOWN: [&str; 23] = [
     "host",
     "path",
     "strip-prefix",
@@ -51,12 +56,18 @@ const KNOWN: [&str; 17] = [
     "gateway",
     "share",
     "weight",
+    "priority",
+    "affinity",
+    "version",
     "drain",
+    "drain-allow-cookie",
+    "retry-after",
     "maintenance",
     "maintenance-paths",
     "max-sessions",
     "max-connections",
     "max-pending-requests",
+    "new-sessions-per-second",
     "idle-timeout",
     "response-timeout",
     "https-redirect",
@@ -181,6 +192,13 @@ impl<'a> Reader<'a> {
                 .unwrap_or(IDLE_TIMEOUT),
             share: self.share(),
             weight: self.value("weight", "a whole number from 0 to 1000", weight).unwrap_or_default(),
+            priority: self.shared(
+                "priority",
+                "a whole number from 0 to 100; the highest takes new players first",
+                priority,
+            ),
+            affinity: self.shared("affinity", "\"cookie\" or \"none\"", affinity),
+            version: self.shared("version", "a whole number from 0 to 1000000", version),
             response_timeout: self.value(
                 "response-timeout",
                 "a duration from 1s to 720h such as 15s or 5m; 0s for never",
@@ -194,6 +212,9 @@ impl<'a> Reader<'a> {
             ),
             max_connections: self.value("max-connections", "a whole number from 1 to 1000000", count),
             max_pending: self.value("max-pending-requests", "a whole number from 1 to 1000000", count),
+            new_sessions_per_second: self.new_sessions_per_second(),
+            drain_cookie: self.drain_cookie(),
+            retry_after: self.retry_after(),
             mode,
         }
     }
@@ -418,6 +439,26 @@ impl<'a> Reader<'a> {
         Some(Share { namespace: self.facts.id.namespace().into(), name })
     }
 
+    /// What means something among the members of a share only.
+    fn shared<T: Default + PartialEq>(
+        &mut self,
+        key: &str,
+        expected: &str,
+        parse: fn(&str) -> Option<T>,
+    ) -> T {
+        let value = self.value(key, expected, parse).unwrap_or_default();
+        let is_alone = !self.facts.layers.iter().any(|layer| layer.values.contains_key(SHARE));
+        if is_alone
+            && value != T::default()
+            && let Some(Written { field, .. }) = self.written(key)
+        {
+            let why =
+                "does nothing without tidegate.dev/share, the name that servers of one host have in common";
+            self.wrong(ProblemKind::Missing, field, why);
+        }
+        value
+    }
+
     fn mode(&mut self, endpoint: Option<SocketAddr>, routes: &[RouteKey]) -> Mode {
         let maintenance = self.maintenance();
         let drain = self.drain(routes);
@@ -526,6 +567,22 @@ fn protocol(text: &str) -> Option<Protocol> {
 
 fn weight(text: &str) -> Option<Weight> {
     text.parse().ok().filter(|weight| *weight <= Weight::MAX).map(Weight)
+}
+
+fn priority(text: &str) -> Option<Priority> {
+    text.parse().ok().filter(|priority| *priority <= Priority::MAX).map(Priority)
+}
+
+fn affinity(text: &str) -> Option<Affinity> {
+    match text {
+        "none" => Some(Affinity::None),
+        "cookie" => Some(Affinity::Cookie),
+        _ => None,
+    }
+}
+
+fn version(text: &str) -> Option<GameVersion> {
+    text.parse().ok().filter(|version| *version <= GameVersion::MAX).map(GameVersion)
 }
 
 fn duration(text: &str) -> Option<Duration> {

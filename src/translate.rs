@@ -11,16 +11,22 @@ use prost::{Message, Name as ProtoName};
 
 use crate::model::{Host, PathPrefix, Server, ServerId};
 use crate::snapshot::{Name, Resource};
+use share::{PLAYER_HEADER, VERSION_HEADER};
 
 mod cluster;
 mod matcher;
+mod pace;
 mod place;
+mod refusal;
 mod routes;
+mod share;
 mod wire;
 
 pub use cluster::cluster;
 pub use place::is_same_place;
+pub use refusal::cookies;
 pub use routes::{is_open, open};
+pub use share::{MAX_VERSIONS, takers};
 
 /// The type URL of clusters.
 pub const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
@@ -34,8 +40,10 @@ pub const TABLE: &str = "tidegate";
 pub const CLUSTER_PREFIX: &str = "gs/";
 /// The header that Envoy chooses a scope by. Players can't set it, servers don't see it.
 pub const SCOPE_HEADER: &str = "x-tidegate-scope";
-/// What players are told to wait before they try again, in seconds.
-pub const RETRY_AFTER: u32 = 5;
+/// Where a route that refuses has its sentence for pages, HTML-escaped: the namespace of its metadata.
+pub const TEXT_SPACE: &str = "tidegate";
+/// The field there.
+pub const TEXT_FIELD: &str = "text";
 /// From this many paths on, a scope's routes are found through a prefix map and not one by one.
 pub const MAP_FROM: usize = 32;
 
@@ -140,17 +148,29 @@ fn virtual_host(name: &str, domain: &str, held: &[Held], configuration: &mut Vec
     // A prefix sorts before all that extend it, so the reverse order tries the longest first.
     let mut held: Vec<_> = held.iter().collect();
     held.sort_by(|one, other| other.path.cmp(&one.path));
+    let is_shared = held.iter().any(|held| held.holders.iter().any(|server| server.desired.share.is_some()));
+    let hidden = if is_shared { &[SCOPE_HEADER, PLAYER_HEADER, VERSION_HEADER][..] } else { &[SCOPE_HEADER] };
+    let listed = || held.iter().flat_map(|held| routes::routes(held));
+    let mut sticky = held.iter().flat_map(|held| routes::sticky(held)).peekable();
+    let matcher = match (sticky.peek().is_some(), held.len() < MAP_FROM) {
+        (false, true) => None,
+        (false, false) => Some(matcher::prefix_map(&held)),
+        (true, true) => Some(matcher::player_map(sticky, matcher::list(listed().collect()))),
+        (true, false) => Some(matcher::player_map(sticky, matcher::prefix_map(&held).into())),
+    };
     wire::message(tags::VIRTUAL_HOSTS, configuration, |host| {
         wire::bytes(tags::NAME, name.as_bytes(), host);
         wire::bytes(tags::DOMAINS, domain.as_bytes(), host);
-        if held.len() < MAP_FROM {
-            for route in held.iter().flat_map(|held| routes::routes(held)) {
+        if matcher.is_none() {
+            for route in listed() {
                 wire::bytes(tags::ROUTES, &route.encode_to_vec(), host);
             }
         }
-        wire::bytes(tags::REQUEST_HEADERS_TO_REMOVE, SCOPE_HEADER.as_bytes(), host);
-        if held.len() >= MAP_FROM {
-            wire::bytes(tags::MATCHER, &matcher::prefix_map(&held).encode_to_vec(), host);
+        for header in hidden {
+            wire::bytes(tags::REQUEST_HEADERS_TO_REMOVE, header.as_bytes(), host);
+        }
+        if let Some(matcher) = matcher {
+            wire::bytes(tags::MATCHER, &matcher.encode_to_vec(), host);
         }
     });
 }

@@ -11,8 +11,8 @@ use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use prost::Message;
 use tidegate::engine::Engine;
 use tidegate::model::{
-    Age, Desired, Event, Fleet, Gateways, Host, Mode, PathPrefix, Protocol, RouteKey, Server, ServerId,
-    Source, Weight,
+    Affinity, Age, Desired, Event, Fleet, GameVersion, Gateways, Host, Mode, PathPrefix, Priority, Protocol,
+    RouteKey, Server, ServerId, Source, Weight,
 };
 use tidegate::session::{Push, Request, Session, World};
 use tidegate::snapshot::Snapshot;
@@ -37,9 +37,15 @@ fn server(number: usize, port: u16) -> Arc<Server> {
             https_redirect: false,
             share: None,
             weight: Weight::default(),
+            priority: Priority::default(),
+            affinity: Affinity::default(),
+            version: GameVersion::default(),
             max_sessions: None,
             max_connections: None,
             max_pending: None,
+            new_sessions_per_second: None,
+            drain_cookie: None,
+            retry_after: Duration::from_secs(5),
             mode: Mode::Open,
         },
         problems: Vec::new(),
