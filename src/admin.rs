@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::envoys::{Acknowledged, Envoys};
+use crate::envoys::{Acknowledged, Coverage, Envoys, Sessions};
 use crate::metrics::{self, Metrics, ProblemLabel};
 use crate::model::{Gateway, Host, PathPrefix, RouteKey, Server, Source};
 use crate::owner::Desk;
@@ -27,8 +27,11 @@ use crate::store::Store;
 use crate::translate::CLUSTER_PREFIX;
 
 mod listing;
+mod live;
+mod sessions;
 
 use listing::Listing;
+pub use live::Live;
 
 /// What the pages read.
 #[derive(Clone)]
@@ -64,8 +67,8 @@ impl Admin {
         Value::Object(sources)
     }
 
-    fn with_sessions(&self, row: ServerRow) -> ServerAnswer {
-        ServerAnswer { sessions: self.envoys.sessions(&row.cluster), row }
+    fn with_sessions(&self, row: ServerRow, coverage: &Coverage) -> ServerAnswer {
+        ServerAnswer { sessions: self.sessions(&row.server, &row.cluster, coverage), row }
     }
 
     fn route_answers(
@@ -104,6 +107,7 @@ impl Admin {
             .route("/readyz", get(ready))
             .route("/metrics", get(scrape))
             .route("/api/servers", get(servers))
+            .route("/api/sessions", post(sessions::sessions))
             .route("/api/routes", get(routes))
             .route("/api/envoys", get(envoys))
             .route("/api/explain", get(explain))
@@ -120,6 +124,7 @@ async fn index() -> &'static str {
      /readyz               every source has listed, so that Envoys are answered\n\
      /metrics              Prometheus\n\
      /api/servers?q=TEXT   servers, what they claim, what is wrong with them\n\
+     /api/sessions         POST {\"of\":[\"NAMESPACE/NAME\"],\"fleets\":[\"NAME\"]}: live sessions of these servers\n\
      /api/routes?q=TEXT    hosts and paths, who holds them, which Envoys took or refused them\n\
      ...&limit=N&after=X   a page of either; it names the X of the one behind it as next\n\
      /api/envoys           Envoys and their streams\n\
@@ -171,7 +176,8 @@ async fn scrape(State(admin): State<Admin>) -> Response {
     }
     admin.metrics.held.set(held.into());
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, content_type)], metrics::text(&admin.registry)).into_response()
+    let text = metrics::text(&admin.registry);
+    ([(header::CONTENT_TYPE, content_type)], text).into_response()
 }
 
 /// Which rows of a long list.
@@ -191,7 +197,8 @@ struct Filter {
 struct ServerAnswer {
     #[serde(flatten)]
     row: ServerRow,
-    sessions: u64,
+    #[serde(flatten)]
+    sessions: Sessions,
 }
 
 async fn servers(State(admin): State<Admin>, Query(filter): Query<Filter>) -> Response {
@@ -201,12 +208,13 @@ async fn servers(State(admin): State<Admin>, Query(filter): Query<Filter>) -> Re
     let Filter { q, limit, after } = filter;
     let keys = off_task(move || report::sorted(all, &q, &after).into_iter().map(ServerKey).collect()).await;
     let also = Some(("sources", admin.sources()));
+    let coverage = Arc::new(admin.envoys.coverage());
     Listing { name: "servers", keys, limit, also }.answer(move |slice: Vec<ServerKey>| {
-        let admin = admin.clone();
+        let (admin, coverage) = (admin.clone(), coverage.clone());
         async move {
             let servers: Vec<_> = slice.into_iter().map(|ServerKey(server)| server).collect();
             let rows = admin.desk.ask(move |engine| report::servers(engine, &servers)).await?;
-            Some(rows.into_iter().map(|row| admin.with_sessions(row)).collect::<Vec<_>>())
+            Some(rows.into_iter().map(|row| admin.with_sessions(row, &coverage)).collect::<Vec<_>>())
         }
     })
 }
@@ -293,6 +301,7 @@ async fn explain(State(admin): State<Admin>, Query(asked): Query<Asked>) -> Resp
     };
     let Some(explanation) = admin.desk.ask(question).await else { return gone() };
     let report::Explanation { tried, route, verdict, servers } = explanation;
-    let servers: Vec<_> = servers.into_iter().map(|row| admin.with_sessions(row)).collect();
+    let coverage = admin.envoys.coverage();
+    let servers: Vec<_> = servers.into_iter().map(|row| admin.with_sessions(row, &coverage)).collect();
     Json(json!({ "verdict": verdict, "tried": tried, "route": route, "servers": servers })).into_response()
 }

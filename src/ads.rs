@@ -4,7 +4,7 @@
 //! Each stream has its own task. A slow Envoy holds up its own: a response is made when the socket has
 //! room for it, of the newest state, so nothing queues.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -14,11 +14,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Buf;
-use envoy_types::pb::envoy::service::load_stats::v3::load_reporting_service_server::{
-    LoadReportingService, LoadReportingServiceServer,
-};
-use envoy_types::pb::envoy::service::load_stats::v3::{LoadStatsRequest, LoadStatsResponse};
-use envoy_types::pb::google::protobuf::Duration as ProtoDuration;
+use envoy_types::pb::envoy::service::load_stats::v3::load_reporting_service_server::LoadReportingServiceServer;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
@@ -35,12 +31,13 @@ use crate::metrics::{Metrics, TypeLabel};
 use crate::owner::Desk;
 use crate::session::{Note, Push, Refusal, Request as Asked, Session, Step, World};
 use crate::store::Store;
-use crate::translate::CLUSTER_PREFIX;
+
+mod lrs;
+
+use lrs::Lrs;
 
 /// Largest request that is read: at a reconnect an Envoy lists all it holds, about 80 bytes a name.
 pub const MAX_REQUEST: usize = 64 << 20;
-/// How often an Envoy reports its live sessions.
-pub const LOAD_INTERVAL: Duration = Duration::from_secs(5);
 
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -61,6 +58,8 @@ pub struct Ads {
     pub envoys: Arc<Envoys>,
     /// Where they count.
     pub metrics: Metrics,
+    /// How often an Envoy is to report its live sessions.
+    pub report_interval: Duration,
     /// Turns true when the process ends: an ADS stream never ends by itself.
     pub shutdown: watch::Receiver<bool>,
 }
@@ -70,8 +69,8 @@ impl Ads {
     pub async fn run(self, listener: TcpListener) -> Result<(), tonic::transport::Error> {
         let mut shutdown = self.shutdown.clone();
         let streams = Arc::new(AtomicU64::new(0));
-        let lrs = LoadReportingServiceServer::new(Lrs { ads: self.clone(), streams: streams.clone() })
-            .max_decoding_message_size(MAX_REQUEST);
+        let lrs = Lrs { ads: self.clone(), streams: streams.clone() };
+        let lrs = LoadReportingServiceServer::new(lrs).max_decoding_message_size(MAX_REQUEST);
         let mut routes = Routes::new(AdsService { ads: self, streams }).add_service(lrs);
         let router = std::mem::take(routes.axum_router_mut());
         *routes.axum_router_mut() = router.fallback(async || {
@@ -391,71 +390,5 @@ fn status(refusal: &Refusal) -> Status {
         }
         Refusal::TooManyNames | Refusal::TooManyClaims => Status::resource_exhausted(refusal.to_string()),
         Refusal::FellBehind => Status::aborted(refusal.to_string()),
-    }
-}
-
-/// The load reporting service: the number of requests in progress is the number of open WebSockets.
-struct Lrs {
-    ads: Ads,
-    streams: Arc<AtomicU64>,
-}
-
-#[tonic::async_trait]
-impl LoadReportingService for Lrs {
-    type StreamLoadStatsStream = ReceiverStream<Result<LoadStatsResponse, Status>>;
-
-    async fn stream_load_stats(
-        &self,
-        request: Request<Streaming<LoadStatsRequest>>,
-    ) -> Result<Response<Self::StreamLoadStatsStream>, Status> {
-        let number = self.streams.fetch_add(1, Ordering::Relaxed);
-        let (outbox, responses) = mpsc::channel(1);
-        let ads = self.ads.clone();
-        tokio::spawn(async move {
-            listen(number, &ads, request.into_inner(), outbox).await;
-            ads.envoys.remove(number);
-            ads.metrics.sessions.set(ads.envoys.all_sessions().try_into().unwrap_or(i64::MAX));
-        });
-        Ok(Response::new(ReceiverStream::new(responses)))
-    }
-}
-
-async fn listen(
-    number: u64,
-    ads: &Ads,
-    mut reports: Streaming<LoadStatsRequest>,
-    outbox: mpsc::Sender<Result<LoadStatsResponse, Status>>,
-) {
-    let mut shutdown = ads.shutdown.clone();
-    let answer = LoadStatsResponse {
-        send_all_clusters: true,
-        load_reporting_interval: Some(ProtoDuration {
-            seconds: LOAD_INTERVAL.as_secs().try_into().unwrap_or(i64::MAX),
-            nanos: 0,
-        }),
-        ..Default::default()
-    };
-    if outbox.send(Ok(answer)).await.is_err() {
-        return;
-    }
-    loop {
-        let report = tokio::select! {
-            () = turned(&mut shutdown) => return,
-            report = reports.message() => report,
-        };
-        let Ok(Some(report)) = report else { return };
-        let mut load = HashMap::new();
-        for cluster in
-            report.cluster_stats.iter().filter(|cluster| cluster.cluster_name.starts_with(CLUSTER_PREFIX))
-        {
-            let in_progress =
-                cluster.upstream_locality_stats.iter().map(|stats| stats.total_requests_in_progress);
-            let open = in_progress.fold(0, u64::saturating_add);
-            if open > 0 {
-                load.insert(cluster.cluster_name.as_str().into(), open);
-            }
-        }
-        ads.envoys.report(number, load);
-        ads.metrics.sessions.set(ads.envoys.all_sessions().try_into().unwrap_or(i64::MAX));
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::admin::Admin;
+use crate::admin::{Admin, Live};
 use crate::ads::Ads;
 use crate::cli::Serve;
 use crate::engine::Engine;
@@ -47,8 +47,10 @@ impl App {
         let xds_listener = listen(config.xds, "xds").await?;
         let admin_listener = listen(config.admin, "admin").await?;
         let (xds, admin) = (xds_listener.local_addr()?, admin_listener.local_addr()?);
-        let (metrics, registry) = Metrics::new();
+        let (metrics, mut registry) = Metrics::new();
         let (store, envoys) = (Arc::new(Store::default()), Arc::new(Envoys::default()));
+        registry.register_collector(Box::new(Live { envoys: envoys.clone(), top: config.live.metrics_top }));
+        let report_interval = config.live.report_interval;
         let clustered =
             config.kube.iter().flat_map(|kube| &kube.managers).map(|manager| kube::source(*manager));
         let sources = config.fleet.iter().flat_map(|_| files::SOURCES).chain(clustered);
@@ -95,6 +97,7 @@ impl App {
                     desk: desk.clone(),
                     envoys: envoys.clone(),
                     metrics: metrics.clone(),
+                    report_interval,
                 };
                 let end = end.clone();
                 tasks.spawn(async move { ("writer", writer.run(touched, end).await) });
@@ -107,6 +110,7 @@ impl App {
             desk: desk.clone(),
             envoys: envoys.clone(),
             metrics: metrics.clone(),
+            report_interval,
             shutdown: end.clone(),
         };
         tasks.spawn(async move { ("ads", ads.run(xds_listener).await.map_err(Into::into)) });

@@ -12,18 +12,24 @@ use clap::{Parser, ValueEnum};
 use crate::bootstrap::Options;
 use crate::bootstrap::page::{MAX_PAGE, Page};
 use crate::bootstrap::tls::{FilePath, Https};
-use crate::kinds::Rules;
+use crate::kinds::{Door, Rules};
 
 mod kube;
+mod live;
 mod operate;
+mod signals;
 mod typed;
+mod wait;
 
 pub use kube::{Kube, WriteBack};
+pub use live::Live;
 pub use operate::{Action, Ground, Operate};
+pub use signals::Empty;
 use typed::{
     File, Typed, TypedAsk, TypedBootstrap, TypedCheck, TypedCommand, TypedDemo, TypedDrainEnvoy,
     TypedExplain, TypedList, TypedServe,
 };
+pub use wait::Wait;
 
 /// Most game servers that the demo runs.
 pub const MAX_GAMES: usize = 128;
@@ -96,6 +102,8 @@ pub enum Command {
     Ask(Ask),
     /// Change what stands on game servers.
     Operate(Box<Operate>),
+    /// Wait until servers are empty.
+    Wait(Wait),
 }
 
 /// The control plane's configuration.
@@ -111,6 +119,8 @@ pub struct Serve {
     pub rules: Rules,
     /// Largest fleet file that is read.
     pub max_file_bytes: u64,
+    /// How live sessions are counted.
+    pub live: Live,
     /// The cluster, if one is watched.
     pub kube: Option<Kube>,
 }
@@ -123,6 +133,7 @@ impl Default for Serve {
             admin: ([127, 0, 0, 1], 18080).into(),
             rules: Rules::default(),
             max_file_bytes: MAX_FILE_BYTES,
+            live: Live::default(),
             kube: None,
         }
     }
@@ -226,6 +237,7 @@ fn meaning(typed: Typed) -> anyhow::Result<Invocation> {
         }
         TypedCommand::Routes(TypedList { filter, ask }) => question(ask, Question::Routes(filter)),
         TypedCommand::Servers(TypedList { filter, ask }) => question(ask, Question::Servers(filter)),
+        TypedCommand::WaitEmpty(typed) => Command::Wait(typed.into()),
         TypedCommand::Envoys(ask) => question(ask, Question::Envoys),
         TypedCommand::Explain(TypedExplain { target, gateway, ask }) => {
             let target = target.split_once("://").map_or(target.as_str(), |(_, rest)| rest);
@@ -305,11 +317,23 @@ fn question(ask: TypedAsk, question: Question) -> Command {
 }
 
 fn serve(typed: TypedServe) -> anyhow::Result<Serve> {
-    let TypedServe { config, fleet, xds, admin, rules, kube } = typed;
+    let TypedServe { config, fleet, xds, admin, rules, live, kube } = typed;
     let file = config.as_deref().map(file).transpose()?.unwrap_or_default();
     let default = Serve::default();
-    let rules = kube::rules(rules, file.host_template, file.kube.as_ref());
+    let mut rules = kube::rules(rules, file.host_template, file.kube.as_ref());
+    let live = live::meaning(&live, file.report_interval.as_deref())?;
     let kube = kube::meaning(kube, file.kube)?;
+    let signal = kube.as_ref().and_then(|kube| kube.write_back.as_ref()?.empty.as_ref());
+    if let Some(Empty { after, ops_state, .. }) = signal {
+        if *after < 3 * live.report_interval {
+            bail!(
+                "--empty-for {after:?} is short: Envoys report every {:?}; expected three times that or more",
+                live.report_interval
+            );
+        }
+        // What is called empty so as to be deleted takes no new players, whatever drained it before.
+        rules.ops_states.insert(ops_state.clone(), Door::Drain);
+    }
     // In a cluster nobody has a ./fleet; who wants both says so.
     let implied = if kube.is_some() { None } else { default.fleet };
     Ok(Serve {
@@ -318,6 +342,7 @@ fn serve(typed: TypedServe) -> anyhow::Result<Serve> {
         admin: admin.or(file.admin).unwrap_or(default.admin),
         rules,
         max_file_bytes: file.max_file_bytes.unwrap_or(default.max_file_bytes),
+        live,
         kube,
     })
 }

@@ -4,14 +4,16 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 
 use anyhow::{Context, bail};
-use axum::http::{Request, StatusCode, Uri};
+use axum::http::{Method, Request, StatusCode, Uri};
 use comfy_table::{ContentArrangement, Table, presets};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Empty, Full, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
 use crate::cli::{Ask, Output, Question};
+
+pub mod tally;
 
 /// Largest answer that is read: 100,000 servers are about 80 MB.
 const MAX_ANSWER: usize = 512 << 20;
@@ -38,14 +40,24 @@ pub async fn ask(ask: Ask) -> anyhow::Result<String> {
 
 /// A `GET` of a JSON page.
 pub async fn get(base: &str, path: &str) -> anyhow::Result<Value> {
+    exchange(base, path, Method::GET, bytes::Bytes::new()).await
+}
+
+/// A `POST` of JSON to a page that answers with JSON.
+pub async fn post_json(base: &str, path: &str, body: &Value) -> anyhow::Result<Value> {
+    exchange(base, path, Method::POST, body.to_string().into()).await
+}
+
+async fn exchange(base: &str, path: &str, method: Method, body: bytes::Bytes) -> anyhow::Result<Value> {
     let base = base.trim_end_matches('/');
     let uri: Uri =
         format!("{base}{path}").parse().with_context(|| format!("--admin {base:?} is not a URL"))?;
     if uri.scheme_str() != Some("http") {
         bail!("--admin {base:?} is not a URL; expected one such as http://127.0.0.1:18080");
     }
-    let client: Client<_, Empty<bytes::Bytes>> = Client::builder(TokioExecutor::new()).build_http();
-    let response = client.get(uri).await.with_context(|| {
+    let client: Client<_, Full<bytes::Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    let request = Request::builder().method(method).uri(uri).header("content-type", "application/json");
+    let response = client.request(request.body(Full::new(body))?).await.with_context(|| {
         format!("no control plane answers at {base}; start one by `tidegate serve`, or name it by --admin")
     })?;
     let status = response.status();
@@ -143,6 +155,15 @@ fn routes(value: &Value) -> String {
     printed(&table, "routes")
 }
 
+/// A number, or how much of it is known.
+fn sessions(row: &Value) -> String {
+    match (row["sessions"].as_u64(), row["reported_sessions"].as_u64()) {
+        (Some(sessions), _) => sessions.to_string(),
+        (None, Some(reported)) if reported > 0 => format!("{reported}+"),
+        _ => "?".to_owned(),
+    }
+}
+
 /// Who holds a route; of a share also who takes what part of the new players, and why others take none.
 fn holders(row: &Value) -> String {
     let members: Vec<_> = rows(&row["members"])
@@ -175,7 +196,7 @@ fn servers(value: &Value) -> String {
             word(&row["id"]),
             word(&row["mode"]),
             row["endpoint"].as_str().unwrap_or("-").to_owned(),
-            word(&row["sessions"]),
+            sessions(row),
             routes.collect::<Vec<_>>().join(", "),
             problems.chain(lost).collect::<Vec<_>>().join("; "),
         ]);

@@ -161,6 +161,16 @@ impl Engine {
         self.servers.find(self.hasher.hash_one(id), |server| server.id == *id)
     }
 
+    /// The server that a source of this name calls `namespace/name`.
+    pub fn named(&self, source: &str, namespace: &str, name: &str) -> Option<&Arc<Server>> {
+        // The fields of an id in their order hash as the id does: a source that was only read has no id.
+        let hash = self.hasher.hash_one((namespace, name, source));
+        self.servers.find(hash, |server| {
+            let id = &server.id;
+            (id.source().0, id.namespace(), id.name()) == (source, namespace, name)
+        })
+    }
+
     /// Puts a server in the place of the one of its name, which comes back.
     fn insert(&mut self, server: Arc<Server>) -> Option<Arc<Server>> {
         let hash = self.hasher.hash_one(&server.id);

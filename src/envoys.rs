@@ -2,7 +2,7 @@
 //!
 //! Each stream writes its own row; people and metrics read them. Nothing here decides what is sent.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -10,7 +10,14 @@ use std::time::SystemTime;
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::model::Gateways;
+mod ledger;
+mod load;
+
+pub use ledger::{Delta, Ledger};
+use load::Loads;
+pub use load::{Coverage, Report, Sessions};
+
+use crate::model::{Gateways, Mode, Server};
 use crate::session::{ChannelStatus, Node, Type};
 use crate::snapshot::{Name, Revision, Version};
 
@@ -90,15 +97,9 @@ impl Acknowledged {
     }
 }
 
-/// Sessions by cluster, as one Envoy's last report has them.
-type Load = HashMap<Name, u64>;
-
 #[derive(Debug, Default)]
 struct State {
     streams: BTreeMap<u64, Arc<Row>>,
-    loads: HashMap<u64, Load>,
-    /// The sum of all loads, kept as they change: a report costs its own size, not that of all others.
-    sessions: u64,
     suspects: HashSet<String>,
     logged: HashSet<(Type, Name, Option<Version>)>,
 }
@@ -108,11 +109,15 @@ struct State {
 pub struct Envoys {
     state: Mutex<State>,
     acks: watch::Sender<()>,
+    /// A lock of its own: no stream waits for a report of a large fleet.
+    loads: Mutex<Loads>,
+    reports: watch::Sender<()>,
 }
 
 impl Default for Envoys {
     fn default() -> Self {
-        Self { state: Mutex::default(), acks: watch::Sender::new(()) }
+        let (acks, reports) = (watch::Sender::new(()), watch::Sender::new(()));
+        Self { state: Mutex::default(), acks, loads: Mutex::default(), reports }
     }
 }
 
@@ -127,6 +132,7 @@ impl Envoys {
         let row = Arc::new(Row { node, peer, since, acked, types, acks });
         self.state().streams.insert(stream, row.clone());
         self.acks.send_replace(());
+        self.reports.send_replace(());
         row
     }
 
@@ -139,15 +145,11 @@ impl Envoys {
         self.acks.subscribe()
     }
 
-    /// Forgets a stream, and the sessions it reported.
+    /// Forgets a stream.
     pub fn remove(&self, stream: u64) {
-        let mut state = self.state();
-        let was_here = state.streams.remove(&stream).is_some();
-        let gone = state.loads.remove(&stream);
-        state.sessions -= gone.iter().flat_map(HashMap::values).sum::<u64>();
-        drop(state);
-        if was_here {
+        if self.state().streams.remove(&stream).is_some() {
             self.acks.send_replace(());
+            self.reports.send_replace(());
         }
     }
 
@@ -217,25 +219,71 @@ impl Envoys {
     }
 
     /// Takes an Envoy's report of its live sessions in place of its last one.
-    pub fn report(&self, stream: u64, mut load: Load) {
-        // A number from a socket: no sum of these, over any fleet, overflows.
-        for sessions in load.values_mut() {
-            *sessions = (*sessions).min(u32::MAX.into());
-        }
-        let mut state = self.state();
-        state.sessions += load.values().sum::<u64>();
-        let before = state.loads.insert(stream, load);
-        state.sessions -= before.iter().flat_map(HashMap::values).sum::<u64>();
+    pub fn report(&self, stream: u64, report: Report<'_>) {
+        let node = report.node;
+        let same = |row: &&Arc<Row>| row.node.id == node.id && row.node.gateway == node.gateway;
+        let acked = self.rows().iter().filter(same).map(|row| row.acked.load(Ordering::Relaxed)).min();
+        lock(&self.loads).take(stream, report, acked);
+        self.reports.send_replace(());
     }
 
-    /// Live sessions of a cluster, summed over all Envoys.
-    pub fn sessions(&self, cluster: &str) -> u64 {
-        self.state().loads.values().filter_map(|load| load.get(cluster)).sum()
+    /// Takes what an Envoy reported out of the sums: it is gone, or silent.
+    pub fn forget_report(&self, stream: u64, deltas: Vec<Delta>) {
+        lock(&self.loads).remove(stream, deltas);
+        self.reports.send_replace(());
+    }
+
+    /// Wakes at each report, and when an Envoy that reported is gone.
+    pub fn reports(&self) -> watch::Receiver<()> {
+        self.reports.subscribe()
+    }
+
+    /// Of these clusters those that nobody reported before.
+    pub fn unreported<'a>(&self, clusters: impl Iterator<Item = &'a Name>) -> Vec<Name> {
+        let loads = lock(&self.loads);
+        clusters.filter(|cluster| !loads.knows(cluster)).cloned().collect()
+    }
+
+    /// How far the sums go.
+    pub fn coverage(&self) -> Coverage {
+        let rows = self.rows();
+        lock(&self.loads).coverage(rows.iter().map(|row| &row.node))
+    }
+
+    /// What is known of a server's sessions, whose cluster changed last at `revision`.
+    pub fn sessions(
+        &self,
+        server: &Server,
+        cluster: &str,
+        revision: Option<Revision>,
+        coverage: &Coverage,
+    ) -> Sessions {
+        let desired = &server.desired;
+        // Whose process is gone or not there yet has nobody inside, and no cluster that somebody could count.
+        let is_away =
+            desired.mode == Mode::Stopped || (desired.mode == Mode::Starting && desired.endpoint.is_none());
+        if is_away {
+            return Sessions { sessions: Some(0), ..Sessions::default() };
+        }
+        // A name that is gone has a revision too, until everybody has heard of it.
+        let has_cluster = desired.endpoint.is_some() && !desired.routes.is_empty();
+        let total = lock(&self.loads).total(cluster);
+        coverage.sessions(&desired.gateways, revision.filter(|_| has_cluster), &total)
+    }
+
+    /// The fleets with the most live sessions as `namespace/fleet`, and the sum of the others.
+    pub fn fleets(&self, most: usize) -> (Vec<(Arc<str>, u64)>, u64) {
+        lock(&self.loads).fleets(most)
+    }
+
+    /// The clusters with the most live sessions.
+    pub fn busiest(&self, most: usize) -> Vec<(Name, u64)> {
+        lock(&self.loads).busiest(most)
     }
 
     /// Live sessions of all clusters.
     pub fn all_sessions(&self) -> u64 {
-        self.state().sessions
+        lock(&self.loads).all()
     }
 }
 
@@ -247,18 +295,6 @@ pub fn now() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sessions_are_summed_and_go_with_their_envoy() {
-        let envoys = Envoys::default();
-        envoys.report(1, [("a".into(), 3), ("b".into(), 1)].into());
-        envoys.report(2, [("a".into(), 2)].into());
-        envoys.report(1, [("a".into(), 1)].into());
-        assert_eq!((envoys.sessions("a"), envoys.sessions("b"), envoys.all_sessions()), (3, 0, 3));
-        envoys.remove(2);
-        envoys.remove(2);
-        assert_eq!((envoys.sessions("a"), envoys.all_sessions()), (1, 1));
-    }
 
     #[test]
     fn acknowledgements_are_counted_by_gateway() {
@@ -279,14 +315,5 @@ mod tests {
         assert_eq!(acknowledged.of(Some("none"), &none, 0), (0, 0));
         envoys.remove(2);
         assert_eq!(envoys.acknowledged().of(Some("eu"), &none, 6), (1, 0));
-    }
-
-    #[test]
-    fn a_report_that_can_not_be_true_harms_nobody() {
-        let envoys = Envoys::default();
-        envoys.report(1, [("a".into(), u64::MAX)].into());
-        envoys.report(2, [("a".into(), u64::MAX)].into());
-        envoys.remove(1);
-        assert!(envoys.sessions("a") > 0);
     }
 }

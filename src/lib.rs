@@ -7,7 +7,7 @@
 //!  11  main                                   what was typed
 //!  10  demo                                   a game to see it by
 //!   9  app                                    wiring and shutdown
-//!   8  admin  check  writer  operate          health, metrics, API; files without a control plane; the cluster told; objects changed
+//!   8  admin  check  wait  writer  operate    health, metrics, API; files; until servers are empty; the cluster told; objects changed
 //!   7  sources  ads  client  departure        the cluster's side, Envoy's side, a question from outside, an Envoy's end
 //!   6  owner                                  the one task that owns the engine
 //!   5  store  metrics  envoys  cli            shared handles; what was typed, as values
@@ -78,5 +78,7 @@ pub mod store;
 mod testkit;
 /// Servers and routes to Envoy's protos.
 pub mod translate;
+/// Until nobody is left on some servers.
+pub mod wait;
 /// Game servers told that they are routed.
 pub mod writer;

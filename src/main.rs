@@ -9,7 +9,7 @@ use tidegate::bootstrap::{Options, bootstrap, tls};
 use tidegate::check::Checked;
 use tidegate::cli::{self, Command, Invocation, LogFormat, Output};
 use tidegate::departure::{Drained, drain};
-use tidegate::{client, demo, operate};
+use tidegate::{client, demo, operate, wait};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -55,6 +55,15 @@ fn run(invocation: Invocation) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Operate(config) => runtime()?.block_on(operate::run(*config, interrupted())),
+        Command::Wait(config) => {
+            let interrupted = async { _ = tokio::signal::ctrl_c().await };
+            Ok(match runtime()?.block_on(wait::wait(config, interrupted))? {
+                wait::Ended::Empty => ExitCode::SUCCESS,
+                wait::Ended::TimeOver => ExitCode::FAILURE,
+                // As shells have it: 128 and the number of the signal.
+                wait::Ended::Interrupted => ExitCode::from(130),
+            })
+        }
         Command::Serve(config) => {
             log(log_format, log_filter.as_deref().unwrap_or("info,notify=warn"), std::io::stderr)?;
             runtime()?.block_on(async { App::start(config).await?.run(interrupted()).await })?;

@@ -51,7 +51,7 @@ pub struct ModeLabel {
 /// What was written and what came of it, as a label.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct WriteLabel {
-    /// `object`, `network` or `event`
+    /// `object`, `network`, `event`, `sessions` or `empty`
     pub what: &'static str,
     /// `ok`, `gone` or `failed`
     pub result: &'static str,

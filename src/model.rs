@@ -539,11 +539,34 @@ fn maybe_seconds<S: Serializer>(duration: &Option<Duration>, serializer: S) -> R
     duration.as_ref().map(Duration::as_secs).serialize(serializer)
 }
 
+/// The fleet that a server is of. Nearly always the server's name begins with it, and then it takes no memory
+/// of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fleet {
+    /// So many bytes of the server's name.
+    Begins(u16),
+    /// This name.
+    Named(Box<str>),
+}
+
+impl Fleet {
+    /// The fleet of this name, for a server of that name.
+    pub fn of(server: &str, fleet: &str) -> Self {
+        match u16::try_from(fleet.len()) {
+            Ok(length) if server.starts_with(fleet) => Self::Begins(length),
+            _ => Self::Named(fleet.into()),
+        }
+    }
+}
+
 /// One server as its source reports it, with all that is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Server {
     /// Who it is.
     pub id: ServerId,
+    /// What it belongs to; printed as [`Server::fleet`].
+    #[serde(skip)]
+    pub fleet: Fleet,
     /// When it was made; the oldest claimant of a route holds it.
     pub age: Age,
     /// What it should be on the wire.
@@ -551,6 +574,16 @@ pub struct Server {
     pub desired: Desired,
     /// What its author should mend.
     pub problems: Vec<Problem>,
+}
+
+impl Server {
+    /// The name of its fleet, within its namespace.
+    pub fn fleet(&self) -> &str {
+        match &self.fleet {
+            Fleet::Begins(length) => self.id.name().get(..usize::from(*length)).unwrap_or_default(),
+            Fleet::Named(name) => name,
+        }
+    }
 }
 
 /// The kinds of what a user can get wrong.

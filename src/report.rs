@@ -26,6 +26,8 @@ pub struct ServerRow {
     /// The server.
     #[serde(flatten)]
     pub server: Arc<Server>,
+    /// Its fleet, within its namespace.
+    pub fleet: String,
     /// Its cluster at Envoy.
     pub cluster: String,
     /// Routes it claims and does not hold, with the server that does.
@@ -40,7 +42,12 @@ impl ServerRow {
                 Standing::LostTo(winner) => Some((key.to_string(), winner.to_string())),
                 Standing::Holds => None,
             });
-        Self { server: server.clone(), cluster: translate::cluster_name(&server.id), lost: lost.collect() }
+        Self {
+            server: server.clone(),
+            fleet: server.fleet().to_owned(),
+            cluster: translate::cluster_name(&server.id),
+            lost: lost.collect(),
+        }
     }
 }
 

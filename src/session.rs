@@ -87,6 +87,28 @@ pub struct Node {
     pub version: String,
 }
 
+impl Node {
+    /// Reads what an Envoy says of itself.
+    pub fn read(node: &ProtoNode) -> Result<Self, Refusal> {
+        use envoy_types::pb::envoy::config::core::v3::node::UserAgentVersionType;
+        let gateway = if node.cluster.is_empty() { DEFAULT_GATEWAY } else { &node.cluster };
+        if !is_name(gateway) {
+            return Err(Refusal::BadGateway(gateway.chars().take(MAX_NAME).collect()));
+        }
+        let version = match &node.user_agent_version_type {
+            Some(UserAgentVersionType::UserAgentVersion(text)) => text.clone(),
+            Some(UserAgentVersionType::UserAgentBuildVersion(build)) => build
+                .version
+                .as_ref()
+                .map(|version| format!("{}.{}.{}", version.major_number, version.minor_number, version.patch))
+                .unwrap_or_default(),
+            None => String::new(),
+        };
+        let id = node.id.chars().take(MAX_NAME).collect();
+        Ok(Self { id, gateway: Gateway(gateway.into()), version })
+    }
+}
+
 /// Why a stream has to end.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -281,7 +303,7 @@ impl Session {
     pub fn on_request(&mut self, mut request: Request, snapshot: &Snapshot) -> Result<Vec<Note>, Refusal> {
         let mut notes = Vec::new();
         if self.node.is_none() {
-            let node = node_of(request.node.as_ref().ok_or(Refusal::NoNode)?)?;
+            let node = Node::read(request.node.as_ref().ok_or(Refusal::NoNode)?)?;
             self.gateway = node.gateway.0.clone();
             notes.push(Note::Connected(node.clone()));
             self.node = Some(node);
@@ -499,25 +521,6 @@ impl Session {
         channel.counts.removed += removed.len() as u64;
         Push { type_url: kind.url().into(), kind: Some(kind), nonce, resources, removed, revision }
     }
-}
-
-fn node_of(node: &ProtoNode) -> Result<Node, Refusal> {
-    use envoy_types::pb::envoy::config::core::v3::node::UserAgentVersionType;
-    let gateway = if node.cluster.is_empty() { DEFAULT_GATEWAY } else { &node.cluster };
-    if !is_name(gateway) {
-        return Err(Refusal::BadGateway(gateway.chars().take(MAX_NAME).collect()));
-    }
-    let version = match &node.user_agent_version_type {
-        Some(UserAgentVersionType::UserAgentVersion(text)) => text.clone(),
-        Some(UserAgentVersionType::UserAgentBuildVersion(build)) => build
-            .version
-            .as_ref()
-            .map(|version| format!("{}.{}.{}", version.major_number, version.minor_number, version.patch))
-            .unwrap_or_default(),
-        None => String::new(),
-    };
-    let id = node.id.chars().take(MAX_NAME).collect();
-    Ok(Node { id, gateway: Gateway(gateway.into()), version })
 }
 
 #[cfg(test)]

@@ -14,8 +14,8 @@ use http::Uri;
 use jiff::SignedDuration;
 
 use crate::model::{
-    Affinity, Age, Desired, GameVersion, Gateway, Gateways, Host, MAX_NAME, Mode, PathPrefix, Priority,
-    Problem, ProblemKind, Protocol, Redirect, RouteKey, Server, ServerId, Share, Weight, is_name,
+    Affinity, Age, Desired, Fleet, GameVersion, Gateway, Gateways, Host, MAX_NAME, Mode, PathPrefix,
+    Priority, Problem, ProblemKind, Protocol, Redirect, RouteKey, Server, ServerId, Share, Weight, is_name,
 };
 
 mod levers;
@@ -26,6 +26,13 @@ pub use levers::RETRY_AFTER;
 pub const PREFIX: &str = "tidegate.dev/";
 /// The annotation that says where players reach a server: its URLs, comma-separated. It is written, not read.
 pub const URL: &str = "tidegate.dev/url";
+/// The annotation with a server's live sessions. It is written, not read.
+pub const SESSIONS: &str = "tidegate.dev/sessions";
+/// The annotation of a server that is drained and empty, by which a fleet manager was told so: the ops state that it had,
+/// or `true`. It is written, and read to take it away again.
+pub const EMPTY: &str = "tidegate.dev/empty";
+/// Annotations that ask for nothing.
+pub const WRITTEN: [&str; 3] = [URL, SESSIONS, EMPTY];
 const SHARE: &str = "tidegate.dev/share";
 /// Most hosts, gateways or maintenance paths one server may name.
 pub const MAX_ITEMS: usize = 64;
@@ -142,7 +149,9 @@ pub fn read(facts: Facts<'_>) -> Server {
     let desired = reader.desired();
     let mut problems = reader.problems;
     problems.truncate(MAX_PROBLEMS);
-    Server { age: facts.age, desired, problems, id: facts.id }
+    let fleet = facts.fleet.unwrap_or_else(|| fleet_of(facts.name.unwrap_or(facts.id.name())));
+    let fleet = Fleet::of(facts.id.name(), fleet);
+    Server { fleet, age: facts.age, desired, problems, id: facts.id }
 }
 
 /// The number behind the last hyphen of a name, as fleets count their servers.
@@ -268,7 +277,7 @@ impl<'a> Reader<'a> {
             for key in layer.values.keys() {
                 let Some(short) = key.strip_prefix(PREFIX) else { continue };
                 // What is said of a server is no wish of its author's.
-                if KNOWN.contains(&short) || *key == URL {
+                if KNOWN.contains(&short) || WRITTEN.contains(&key.as_str()) {
                     continue;
                 }
                 let nearest = KNOWN

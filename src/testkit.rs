@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    Affinity, Age, Desired, GameVersion, Gateways, Host, Mode, PathPrefix, Priority, Protocol, RouteKey,
-    Server, ServerId, Source, Weight,
+    Affinity, Age, Desired, Fleet, GameVersion, Gateways, Host, Mode, PathPrefix, Priority, Protocol,
+    RouteKey, Server, ServerId, Source, Weight,
 };
 
 pub(crate) const SOURCE: Source = Source("test");
@@ -43,6 +43,7 @@ pub(crate) fn server_with(name: &str, keys: &[&str], change: impl FnOnce(&mut Se
     routes.dedup();
     let mut server = Server {
         id: id(name),
+        fleet: Fleet::Begins(0),
         age: Age::Unknown,
         desired: Desired {
             endpoint: Some(([10, 0, 0, 1], 7000).into()),

@@ -15,12 +15,14 @@ use crate::snapshot::{Name, Resource};
 mod cluster;
 mod matcher;
 mod pace;
+mod place;
 mod refusal;
 mod routes;
 mod share;
 mod wire;
 
 pub use cluster::cluster;
+pub use place::is_same_place;
 pub use refusal::cookies;
 pub use routes::{is_open, open};
 pub use share::{MAX_VERSIONS, takers};

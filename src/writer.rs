@@ -34,9 +34,11 @@ use crate::sources::kube::Touched;
 use crate::store::Store;
 
 mod lease;
+mod live;
 mod send;
 mod words;
 
+use live::Live;
 use send::{Outcome, Sender};
 use words::{Complaint, Write};
 
@@ -89,6 +91,8 @@ pub struct Writer {
     pub envoys: Arc<Envoys>,
     /// Where it counts.
     pub metrics: Metrics,
+    /// How often live sessions are looked at: as often as they are reported.
+    pub report_interval: Duration,
 }
 
 impl Writer {
@@ -111,6 +115,8 @@ impl Writer {
         let mut pace = interval(Duration::from_secs(1) / self.config.writes_per_second.max(1));
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut audit = interval(AUDIT);
+        let report_interval = self.report_interval;
+        let mut look = interval(report_interval);
         let mut work = Work {
             sender: Arc::new(Sender::new(self.client.clone(), identity)),
             writer: self,
@@ -120,6 +126,7 @@ impl Writer {
             flights: JoinSet::new(),
             flying: BTreeSet::new(),
             failure: None,
+            live: Live::default(),
         };
         let mut sweep_at: Option<Instant> = None;
         loop {
@@ -136,6 +143,8 @@ impl Writer {
                     info!(leads, "writing to the cluster's objects");
                     work.writer.metrics.writer.set(leads.into());
                     work.ready.clear();
+                    // Who was empty while another one led is not known.
+                    work.live = Live::default();
                 }
                 () = at(sweep_at) => {
                     sweep_at = None;
@@ -153,7 +162,15 @@ impl Writer {
                         work.landed(&key, write, &outcome);
                     }
                 }
-                _ = pace.tick(), if is_leading && !work.ready.is_empty() && work.flights.len() < FLIGHTS => {
+                _ = look.tick(), if is_leading => {
+                    work.look(report_interval);
+                    continue;
+                }
+                Some(poll) = work.live.answered() => {
+                    work.live.hear(poll);
+                    continue;
+                }
+                _ = pace.tick(), if is_leading && work.has_ready() && work.flights.len() < FLIGHTS => {
                     work.fly();
                     continue;
                 }
@@ -187,9 +204,14 @@ struct Work {
     flying: BTreeSet<Key>,
     /// Why a write failed last: a right that is missing is said once, not once a server.
     failure: Option<String>,
+    live: Live,
 }
 
 impl Work {
+    fn has_ready(&self) -> bool {
+        !(self.ready.is_empty() && self.live.ready.is_empty())
+    }
+
     fn take(&mut self, batch: Touched) {
         for (key, subject) in batch {
             let Some(subject) = subject else {
@@ -305,7 +327,7 @@ impl Work {
 
     /// Sends the next write that still fits its object.
     fn fly(&mut self) {
-        while let Some((key, write)) = self.ready.pop_front() {
+        while let Some((key, write)) = self.ready.pop_front().or_else(|| self.live.ready.pop_front()) {
             let fits = |entry: &Entry| entry.subject.target == write.target;
             if self.flying.contains(&key) || !self.entries.get(&key).is_some_and(fits) {
                 continue;
@@ -329,6 +351,10 @@ impl Work {
         };
         for what in write.parts() {
             self.writer.metrics.writes.get_or_create(&WriteLabel { what, result }).inc();
+        }
+        if write.live.is_some() {
+            self.live.landed(key, outcome);
+            return;
         }
         let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.subject.target == write.target)
         else {

@@ -48,7 +48,7 @@ const ROWS: [&[&str]; 12] = [
     &["store", "metrics", "envoys", "cli"],
     &["owner"],
     &["sources", "ads", "client", "departure"],
-    &["admin", "check", "writer", "operate"],
+    &["admin", "check", "wait", "writer", "operate"],
     &["app"],
     &["demo"],
     &["main"],

@@ -11,7 +11,7 @@ use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use prost::Message;
 use tidegate::engine::Engine;
 use tidegate::model::{
-    Affinity, Age, Desired, Event, GameVersion, Gateways, Host, Mode, PathPrefix, Priority, Protocol,
+    Affinity, Age, Desired, Event, Fleet, GameVersion, Gateways, Host, Mode, PathPrefix, Priority, Protocol,
     RouteKey, Server, ServerId, Source, Weight,
 };
 use tidegate::session::{Push, Request, Session, World};
@@ -24,6 +24,7 @@ fn server(number: usize, port: u16) -> Arc<Server> {
     let host = Host::parse(&format!("game-{number:06}.example.com")).unwrap();
     Arc::new(Server {
         id: ServerId::new(SOURCE, "default", &format!("game-{number:06}")),
+        fleet: Fleet::Begins(4),
         age: Age::Unknown,
         desired: Desired {
             endpoint: Some(([10, 0, 0, 1], port).into()),

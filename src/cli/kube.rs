@@ -8,6 +8,7 @@ use anyhow::bail;
 use clap::Args;
 use serde::Deserialize;
 
+use super::signals::{self, Empty, TypedSignals};
 use crate::kinds::{Door, Manager, PublishAt, Readiness, Rules, Upstream};
 
 /// How objects are read, those of a cluster and those in files.
@@ -38,6 +39,8 @@ pub(super) struct TypedKube {
     /// Write to game servers that Envoys route them: needs the right to patch them
     #[arg(long, env = "TIDEGATE_WRITE_BACK", requires = "kube")]
     write_back: bool,
+    #[command(flatten)]
+    signals: TypedSignals,
 }
 
 /// The part of the file.
@@ -59,6 +62,11 @@ pub(super) struct KubeFile {
     public_url: Option<String>,
     public_address: Option<IpAddr>,
     writes_per_second: Option<u32>,
+    write_sessions: Option<bool>,
+    empty_for: Option<String>,
+    empty_ops_state: Option<String>,
+    empty_label: Option<String>,
+    peers: Option<Vec<String>>,
 }
 
 /// What is watched in a cluster, and what is written there.
@@ -87,6 +95,10 @@ pub struct WriteBack {
     pub public_address: Option<IpAddr>,
     /// Most objects that are written to in a second.
     pub writes_per_second: u32,
+    /// Whether live sessions become an annotation.
+    pub sessions: bool,
+    /// How fleet managers are told that a drained server is empty, if they are.
+    pub empty: Option<Empty>,
 }
 
 impl WriteBack {
@@ -114,6 +126,8 @@ impl Default for WriteBack {
             public_url: "https://{host}{path}".into(),
             public_address: None,
             writes_per_second: 100,
+            sessions: false,
+            empty: None,
         }
     }
 }
@@ -162,6 +176,16 @@ pub(super) fn meaning(typed: TypedKube, file: Option<KubeFile>) -> anyhow::Resul
         public_url: file.public_url.unwrap_or(default.public_url),
         public_address: file.public_address,
         writes_per_second: file.writes_per_second.unwrap_or(default.writes_per_second),
+        sessions: typed.signals.write_sessions || file.write_sessions.unwrap_or(false),
+        empty: signals::empty(
+            typed.signals,
+            signals::InFile {
+                empty_for: file.empty_for,
+                ops_state: file.empty_ops_state,
+                label: file.empty_label,
+                peers: file.peers,
+            },
+        )?,
     };
     if !(1..=10_000).contains(&write_back.writes_per_second) {
         bail!("kube.writesPerSecond: {} is not a number from 1 to 10000", write_back.writes_per_second);

@@ -7,7 +7,9 @@ use clap::{Args, Parser, Subcommand};
 use serde::Deserialize;
 
 use super::kube::{KubeFile, TypedKube, TypedRules};
+use super::live::TypedLive;
 use super::operate::{TypedDrain, TypedMaintenance, TypedSwitch, TypedUndrain, TypedWeight};
+use super::wait::TypedWait;
 use super::{LogFormat, MAX_DRAIN, MAX_GAMES, Output};
 use crate::bootstrap::{Clusters, Endpoint, Name, Routes};
 use crate::model::{MAX_NAME, is_name};
@@ -49,6 +51,7 @@ pub(super) enum TypedCommand {
     Maintenance(TypedMaintenance),
     Weight(TypedWeight),
     Switch(TypedSwitch),
+    WaitEmpty(TypedWait),
 }
 
 /// Runs the control plane.
@@ -59,7 +62,7 @@ pub(super) enum TypedCommand {
 /// of Agones. No Envoy is answered before everything was read once.
 #[derive(Debug, Args)]
 pub(super) struct TypedServe {
-    /// A YAML file with any of: fleet, xds, admin, hostTemplate, maxFileBytes, kube (see the README). Flags win over it.
+    /// A YAML file with any of: fleet, xds, admin, hostTemplate, maxFileBytes, reportInterval, kube (see the README). Flags win over it.
     /// A part `kube` switches the watch of a cluster on; with `watch: false` in it, it only says how objects in files
     /// are read.
     #[arg(long, value_name = "FILE", env = "TIDEGATE_CONFIG")]
@@ -76,6 +79,8 @@ pub(super) struct TypedServe {
     #[command(flatten)]
     pub(super) rules: TypedRules,
     #[command(flatten)]
+    pub(super) live: TypedLive,
+    #[command(flatten)]
     pub(super) kube: TypedKube,
 }
 
@@ -88,6 +93,7 @@ pub(super) struct File {
     pub(super) admin: Option<SocketAddr>,
     pub(super) host_template: Option<String>,
     pub(super) max_file_bytes: Option<u64>,
+    pub(super) report_interval: Option<String>,
     pub(super) kube: Option<KubeFile>,
 }
 

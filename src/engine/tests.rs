@@ -324,6 +324,17 @@ fn work_one_change_costs_the_same_among_any_number() {
     }
 }
 
+#[test]
+fn a_server_is_found_by_the_words_of_its_id() {
+    let (mut engine, _) = synced();
+    engine.apply([Event::Upsert(server("a", &["a.x"]))]);
+    assert_eq!(engine.named("test", "default", "a").map(|server| &server.id), Some(&id("a")));
+    for (source, namespace, name) in [("other", "default", "a"), ("test", "x", "a"), ("test", "default", "b")]
+    {
+        assert!(engine.named(source, namespace, name).is_none());
+    }
+}
+
 /// What each of some changes of a member costs among `fleet` servers that have nothing to do with it.
 fn a_member_changes(fleet: usize, changes: &[fn(&mut Server)]) -> Vec<(Work, Applied)> {
     let (mut engine, mut snapshot) = synced();

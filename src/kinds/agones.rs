@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::pod::{Pod, or_default};
 use super::{Meta, PublishAt, Rules};
 use crate::model::{Problem, ProblemKind, Server, ServerId, Source};
-use crate::spec::{self, Facts, Layer, State, URL};
+use crate::spec::{self, Facts, Layer, State, WRITTEN};
 
 mod custom;
 mod fleet;
@@ -225,7 +225,10 @@ fn is_ours(meta: &Meta, rules: &Rules) -> bool {
 
 /// Our annotations as users write them, without the one that we write.
 fn own(meta: &Meta) -> BTreeMap<String, String> {
-    let ours = meta.annotations.iter().filter(|(key, _)| key.starts_with(spec::PREFIX) && *key != URL);
+    let ours = meta
+        .annotations
+        .iter()
+        .filter(|(key, _)| key.starts_with(spec::PREFIX) && !WRITTEN.contains(&key.as_str()));
     ours.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 

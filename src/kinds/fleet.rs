@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::{Key, Kind, Object, Rules, agones, okg, pod};
-use crate::model::{Event, Server, Source};
-use crate::spec::URL;
+use crate::model::{Event, Mode, Server, Source};
+use crate::spec::{EMPTY, SESSIONS, URL};
 
 /// The label of a server that every Envoy routes: an allocation can select it.
 pub const ROUTED: &str = "tidegate.dev/routed";
@@ -31,6 +31,14 @@ pub struct Noted {
     pub routed: bool,
     /// Octops' ready annotation is true; `None` on an object that is none of Octops'.
     pub ready: Option<bool>,
+    /// Its [`SESSIONS`] annotation.
+    pub sessions: Option<Box<str>>,
+    /// Its [`EMPTY`] annotation.
+    pub empty: Option<Box<str>>,
+    /// `spec.opsState` of a GameServer of OpenKruiseGame.
+    pub ops_state: Option<Box<str>>,
+    /// It takes no new players, and would not with the ops state that it had before it was called empty.
+    pub drained: bool,
 }
 
 /// A pod that waits for its `game.kruise.io/network-status`, as those of our own network type do.
@@ -381,6 +389,13 @@ impl Fleet {
                 Object::AgonesGameServer(server) => agones::ready(server),
                 _ => None,
             },
+            sessions: object.meta().annotation(SESSIONS).map(Box::from),
+            empty: object.meta().annotation(EMPTY).map(Box::from),
+            ops_state: match object {
+                Object::OkgGameServer(server) => server.spec.ops_state.clone(),
+                _ => None,
+            },
+            drained: self.is_drained(root, object, &servers),
         });
         let network = self.pod(root).filter(|_| root.kind == Kind::Pod).and_then(|pod| {
             okg::network_status(pod).map(|status| Network {
@@ -391,6 +406,24 @@ impl Fleet {
             })
         });
         Some(Subject { servers, target, noted: noted.unwrap_or_default(), network })
+    }
+
+    /// True when its people, or its fleet manager, let no new players in. That it was called empty is no such word.
+    fn is_drained(&self, root: &Key, object: &Object, servers: &[Arc<Server>]) -> bool {
+        let drains = |server: &Server| matches!(server.desired.mode, Mode::Draining { .. });
+        if servers.is_empty() || !servers.iter().all(|server| drains(server)) {
+            return false;
+        }
+        let (Object::OkgGameServer(server), Some(before)) = (object, object.meta().annotation(EMPTY)) else {
+            return true;
+        };
+        // It drains by the ops state that says that it is empty: would it by the one before?
+        let mut server = server.clone();
+        server.spec.ops_state = Some(before.into());
+        let Some(pod) = self.pod(root) else { return true };
+        let set = okg::set_of(pod).and_then(|set| self.set(&root.namespace, set));
+        let servers = okg::servers(pod, Some(&server), set, &self.rules, self.sources.okg);
+        !servers.is_empty() && servers.iter().all(drains)
     }
 
     fn pod(&self, key: &Key) -> Option<&pod::Pod> {

@@ -8,6 +8,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, de};
 
 use crate::model::Age;
+use crate::spec;
 
 /// Keys of labels and annotations that begin so are kept.
 const PREFIXES: [&str; 3] = ["tidegate.dev/", "octops", "agones.dev/sdk-tidegate"];
@@ -106,7 +107,8 @@ impl Meta {
     /// True with any annotation of ours.
     pub fn has_own_annotation(&self) -> bool {
         // What we write ourselves asks for nothing.
-        self.annotations.keys().any(|key| key.starts_with(crate::spec::PREFIX) && key != crate::spec::URL)
+        let is_wish = |key: &&str| key.starts_with(spec::PREFIX) && !spec::WRITTEN.contains(key);
+        self.annotations.keys().map(String::as_str).any(|key| is_wish(&key))
     }
 }
 

@@ -94,3 +94,19 @@ fn a_prefix_covers_whole_segments_only() {
 fn a_server_of_unknown_age_is_the_youngest() {
     assert!(Age::Since(i64::MAX) < Age::Unknown);
 }
+
+#[test]
+fn a_fleet_takes_memory_only_when_the_name_does_not_say_it() {
+    for (name, fleet, kept) in [
+        ("arena-0", "arena", Fleet::Begins(5)),
+        ("arena-0:8080", "arena", Fleet::Begins(5)),
+        ("lobby-x7f2b-9k4ts", "lobby", Fleet::Begins(5)),
+        ("a", "other", Fleet::Named("other".into())),
+        ("a", "", Fleet::Begins(0)),
+    ] {
+        let of = Fleet::of(name, fleet);
+        assert_eq!(of, kept, "{name}");
+        let server = crate::testkit::server_with(name, &[], |server| server.fleet = of);
+        assert_eq!(server.fleet(), fleet);
+    }
+}

@@ -60,6 +60,9 @@ impl Sender {
         if let Some(marks) = &write.marks {
             self.patch(target, &marks.patch(&target.uid)).await?;
         }
+        if let Some((_, patch)) = &write.live {
+            self.patch(target, patch).await?;
+        }
         for complaint in &write.complaints {
             self.complain(target, complaint).await?;
         }

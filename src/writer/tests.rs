@@ -40,7 +40,7 @@ fn a_server_is_marked_when_it_is_acknowledged_and_not_before() {
 
 #[test]
 fn what_stands_there_is_not_written_again() {
-    let noted = Noted { url: Some("https://a.x/".into()), routed: true, ready: None };
+    let noted = Noted { url: Some("https://a.x/".into()), routed: true, ..Noted::default() };
     assert_eq!(patch(&subject(noted.clone()), &held(&["a.x"]), true), None);
     let moved = patch(&subject(noted.clone()), &held(&["c.x"]), true).unwrap();
     assert_eq!(moved["metadata"]["annotations"]["tidegate.dev/url"], "https://c.x/");
@@ -54,7 +54,7 @@ fn what_stands_there_is_not_written_again() {
 
 #[test]
 fn one_that_lost_all_its_routes_loses_its_marks() {
-    let noted = Noted { url: Some("https://a.x/".into()), routed: true, ready: None };
+    let noted = Noted { url: Some("https://a.x/".into()), routed: true, ..Noted::default() };
     let gone = patch(&subject(noted), &held(&[]), false).unwrap();
     assert!(gone["metadata"]["annotations"]["tidegate.dev/url"].is_null());
     assert!(gone["metadata"]["labels"]["tidegate.dev/routed"].is_null());

@@ -48,6 +48,8 @@ pub(super) struct Write {
     pub(super) network: Option<(Target, String)>,
     /// Its Events.
     pub(super) complaints: Vec<Complaint>,
+    /// What is said of its sessions, and the patch that says it: written alone.
+    pub(super) live: Option<(&'static str, Value)>,
 }
 
 /// The marks and the network status that should stand there, if others do.
@@ -78,6 +80,7 @@ pub(super) fn wanted(
         marks: marks.filter(|_| subject.target.is_some()),
         network,
         complaints: Vec::new(),
+        live: None,
     }
 }
 
@@ -166,7 +169,8 @@ impl Write {
         let object = self.marks.as_ref().map(|_| "object");
         let network = self.network.as_ref().map(|_| "network");
         let events = self.complaints.iter().map(|_| "event");
-        object.into_iter().chain(network).chain(events)
+        let live = self.live.as_ref().map(|(what, _)| *what);
+        object.into_iter().chain(network).chain(events).chain(live)
     }
 }
 

@@ -105,6 +105,11 @@ impl Envoy {
         .await;
     }
 
+    /// Ends it as a crash would: SIGKILL.
+    pub async fn kill(&mut self) {
+        self.process.kill().await.expect("it is killed");
+    }
+
     /// The counters and gauges whose name starts with `prefix`, by name.
     pub async fn stats(&self, prefix: &str) -> Vec<(String, u64)> {
         let text = self.admin_get("/stats").await;

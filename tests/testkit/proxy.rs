@@ -1,5 +1,5 @@
 //! A delta ADS proxy between a real Envoy and a real control plane. It passes everything, except that it spoils the
-//! scopes it is told to, so that Envoy refuses them; and it counts.
+//! scopes it is told to, so that Envoy refuses them; and it counts. Beside it a pipe that can fall silent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -21,7 +21,9 @@ use envoy_types::pb::envoy::r#type::matcher::v3::RegexMatcher;
 use futures_util::{Stream, StreamExt};
 use prost::Message;
 use tidegate::translate::SCOPE;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
@@ -161,5 +163,62 @@ impl AggregatedDiscoveryService for Shared {
         let shared = self.clone();
         let passed = responses.map(move |response| response.map(|response| shared.pass(response)));
         Ok(Response::new(Box::pin(passed)))
+    }
+}
+
+/// A TCP relay that can fall silent: nothing passes any more, and nobody is told, as when a machine loses its network.
+pub struct Pipe {
+    /// Where Envoy connects.
+    pub address: SocketAddr,
+    is_open: watch::Sender<bool>,
+    task: AbortHandle,
+}
+
+impl Pipe {
+    /// Stands before the control plane at `upstream`.
+    pub async fn start(upstream: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let (is_open, opens) = watch::channel(true);
+        let serve = async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let opens = opens.clone();
+                tokio::spawn(async move {
+                    let Ok(far) = TcpStream::connect(upstream).await else { return };
+                    let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
+                    tokio::join!(relay(near_in, far_out, opens.clone()), relay(far_in, near_out, opens));
+                });
+            }
+        };
+        Self { address, is_open, task: tokio::spawn(serve).abort_handle() }
+    }
+
+    /// Lets nothing pass, or everything again.
+    pub fn set_open(&self, is_open: bool) {
+        self.is_open.send_replace(is_open);
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn relay(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    mut opens: watch::Receiver<bool>,
+) {
+    let mut buffer = [0; 16 << 10];
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        if opens.wait_for(|is_open| *is_open).await.is_err() || to.write_all(&buffer[..length]).await.is_err()
+        {
+            return;
+        }
+    }
+    // An end is passed on as anything else.
+    if opens.wait_for(|is_open| *is_open).await.is_ok() {
+        _ = to.shutdown().await;
     }
 }

@@ -96,7 +96,8 @@ impl Plane {
         let (owner, desk) = Owner::new(Engine::new([files::SOURCE]), store.clone(), metrics.clone());
         let (events, inbox) = mpsc::channel(EVENTS);
         let (shutdown, end) = watch::channel(false);
-        let ads = Ads { store, desk, envoys, metrics, shutdown: end };
+        let report_interval = tidegate::cli::Live::default().report_interval;
+        let ads = Ads { store, desk, envoys, metrics, report_interval, shutdown: end };
         let mut tasks = JoinSet::new();
         tasks.spawn(owner.run(inbox));
         tasks.spawn(async move { _ = ads.run(listener).await });
