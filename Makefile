@@ -16,6 +16,7 @@ demo: ## runs the control plane, an Envoy and eight small games on loopback; ARG
 test: ## runs every test, with a real Envoy
 	@envoy/get-envoy >/dev/null
 	@manifests/get-kubectl >/dev/null
+	@loadtest/get-nginx >/dev/null
 	cargo test --workspace --no-fail-fast --lib --bins --tests
 
 lint: ## checks format and lints
