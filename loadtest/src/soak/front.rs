@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use super::world::File;
+
 /// The hosts that should lead somewhere, and where to.
 pub(crate) type Routes = BTreeMap<String, Vec<End>>;
 
@@ -35,6 +37,11 @@ pub(crate) trait Front {
     /// What it should be from now on. Returns at once: it is brought about behind the caller's back, and what
     /// is asked for meanwhile replaces what was asked before.
     fn apply(&mut self, routes: &Routes);
+
+    /// The same as files of a fleet directory, those that changed: for a front that reads one.
+    fn files(&mut self, _: &[File]) -> anyhow::Result<()> {
+        Ok(())
+    }
 
     /// Reads `/proc` and pages of the front: for once a second.
     fn cost(&self) -> Cost;
