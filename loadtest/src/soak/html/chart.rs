@@ -8,7 +8,8 @@ use crate::stats::amount;
 /// All pictures are of one size, in units that a page on a telephone shows almost as they are.
 pub(super) const WIDTH: f64 = 470.0;
 pub(super) const HEIGHT: f64 = 170.0;
-const LEFT: f64 = 52.0;
+/// `10,000 MB` stands before it.
+const LEFT: f64 = 62.0;
 /// Half of the last time on the axis has room behind it.
 const RIGHT: f64 = 448.0;
 const TOP: f64 = 10.0;
