@@ -6,6 +6,7 @@ mod front;
 mod games;
 mod gate;
 mod limits;
+mod nginx;
 mod oracle;
 mod proxy;
 mod record;
@@ -25,6 +26,7 @@ use anyhow::{Context, bail};
 use tokio::sync::{mpsc, watch};
 
 use self::gate::{Gate, Listeners, Planes};
+use self::nginx::Nginx;
 use self::oracle::{Oracle, Seen, Wrong};
 use self::record::{Lane, Run};
 use self::running::Running;
@@ -77,6 +79,11 @@ pub(crate) struct Options {
     /// Cuts players and spoils messages: succeeds if all of it was noticed
     #[arg(long, conflicts_with_all = ["url", "json", "html"])]
     self_test: bool,
+    /// Which fronts get this work, one after the other
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "tidegate", conflicts_with_all = ["url", "self_test"])]
+    lanes: Vec<Which>,
+    #[command(flatten)]
+    nginx: nginx::Options,
     /// The control plane [default: `tidegate` beside this program]
     #[arg(long, value_name = "FILE")]
     tidegate: Option<PathBuf>,
@@ -89,6 +96,15 @@ pub(crate) struct Options {
     /// Write the run as a page to this file
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+}
+
+/// What the players stand before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Which {
+    /// Tidegate with an Envoy
+    Tidegate,
+    /// nginx, reloaded as ingress-nginx does it: for comparison, nothing is broken, and no drop fails the run
+    Nginx,
 }
 
 /// What was asked to break.
@@ -181,24 +197,41 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         return selftest::run(&options, &work).await;
     }
     let mut run = Run { seed, settings: options.settings(), machine: Machine::this(), lanes: Vec::new() };
-    let seen = match (&options.url, &options.fleet) {
-        (Some(url), Some(fleet)) => running(&options, &work, url, fleet).await?,
-        _ => tidegate_lane(&options, &work).await?,
+    let mut judged = Vec::new();
+    let mut add = |name: &str, lived: Lived, is_held: bool| {
+        let (lane, counts) = lane(name, lived, is_held);
+        run.lanes.push(lane);
+        judged.push(counts);
     };
-    let (lane, judged) = lane("tidegate", seen);
-    run.lanes.push(lane);
-    finish(&options, &run, &[judged])
+    if let (Some(url), Some(fleet)) = (&options.url, &options.fleet) {
+        add("tidegate", running(&options, &work, url, fleet).await?, true);
+    } else {
+        for which in &options.lanes {
+            match which {
+                Which::Tidegate => add("tidegate", tidegate_lane(&options, &work).await?, true),
+                Which::Nginx => {
+                    for timeout in &options.nginx.worker_shutdown_timeout {
+                        let name = format!("nginx, {} s", timeout.as_secs());
+                        add(&name, nginx_lane(&options, &work, *timeout).await?, false);
+                    }
+                }
+            }
+        }
+    }
+    finish(&options, &run, &judged)
 }
 
 /// What is not in a lane's record, and what a run ends with.
 #[derive(Debug)]
 struct Judged {
+    /// What should not happen here fails the run.
+    is_held: bool,
     findings: Vec<oracle::Finding>,
     counts: oracle::Counts,
 }
 
-fn lane(name: &str, seen: Lived) -> (Lane, Judged) {
-    let Lived { seen, facts } = seen;
+fn lane(name: &str, lived: Lived, is_held: bool) -> (Lane, Judged) {
+    let Lived { seen, facts } = lived;
     let took = seen.new_servers.iter().filter_map(|new| new.took_ms);
     let lane = Lane {
         name: name.to_owned(),
@@ -211,7 +244,7 @@ fn lane(name: &str, seen: Lived) -> (Lane, Judged) {
         rtt_quiet_us: seen.quiet,
         rtt_churn_us: seen.churn,
     };
-    (lane, Judged { findings: seen.findings, counts: seen.counts })
+    (lane, Judged { is_held, findings: seen.findings, counts: seen.counts })
 }
 
 /// A lane that has ended.
@@ -305,6 +338,22 @@ async fn drained(gate: &Gate) -> anyhow::Result<u64> {
         + count("listener_manager.total_listeners_draining"))
 }
 
+async fn nginx_lane(options: &Options, work: &Work, timeout: Duration) -> anyhow::Result<Lived> {
+    let binary = options.nginx.binary()?;
+    let before = Before::of(work).await?;
+    let mut front = Nginx::start(&binary, &options.nginx, timeout, &before.routes()).await?;
+    let oracle = Arc::new(Oracle::new());
+    let (_refused, edits) = mpsc::unbounded_channel();
+    let progress = Progress::of(&format!("soak: nginx, {} s", timeout.as_secs()), stage::seconds(work));
+    let mut stage = Stage::new(work, before, &mut front, oracle.clone(), edits, progress);
+    stage.play(&watch::Sender::new(false)).await?;
+    drop(stage);
+    for line in front.complaints() {
+        eprintln!("nginx: {line}");
+    }
+    Ok(Lived { seen: oracle.finish(), facts: options.nginx.facts(&binary, timeout) })
+}
+
 async fn running(options: &Options, work: &Work, url: &str, fleet: &Path) -> anyhow::Result<Lived> {
     let before = Before::of(work).await?;
     let mut front = Running::new(url, fleet, options.admin, &before.files())?;
@@ -331,7 +380,8 @@ fn finish(options: &Options, run: &Run, judged: &[Judged]) -> anyhow::Result<()>
     if let Some(path) = &options.html {
         bail!("{}: pages are not made yet; --json has all that would stand there", path.display());
     }
-    let bad: u64 = judged.iter().map(|judged| judged.counts.unexpected + judged.counts.wrong).sum();
+    let held = judged.iter().filter(|judged| judged.is_held);
+    let bad: u64 = held.map(|judged| judged.counts.unexpected + judged.counts.wrong).sum();
     if bad > 0 {
         bail!(
             "{bad} things happened that should not have: they stand above; `--seed {}` plays the same again",

@@ -64,7 +64,7 @@ impl Drop for Game {
 
 /// All that run.
 pub(super) struct Games {
-    games: BTreeMap<u32, Game>,
+    running: BTreeMap<u32, Game>,
     rival: Game,
     /// How many addresses were given away.
     given: u32,
@@ -75,7 +75,7 @@ impl Games {
     pub(super) async fn start() -> anyhow::Result<Self> {
         let cheats = Arc::<Cheats>::default();
         let rival = Game::start(0, "rival".into(), &cheats).await?;
-        Ok(Self { games: BTreeMap::new(), rival, given: 0, cheats })
+        Ok(Self { running: BTreeMap::new(), rival, given: 0, cheats })
     }
 
     /// Starts a server, in place of one that has its number.
@@ -83,24 +83,24 @@ impl Games {
         self.given += 1;
         let identity = format!("{}/{life}", name(server)).into();
         let game = Game::start(self.given, identity, &self.cheats).await?;
-        self.games.insert(server, game);
+        self.running.insert(server, game);
         Ok(())
     }
 
     /// Ends a server.
     pub(super) fn end(&mut self, server: u32) {
-        self.games.remove(&server);
+        self.running.remove(&server);
     }
 
     /// `NAME/LIFE` of a server that runs.
     pub(super) fn identity(&self, server: u32) -> Option<Arc<str>> {
-        Some(self.games.get(&server)?.identity.clone())
+        Some(self.running.get(&server)?.identity.clone())
     }
 }
 
 impl Addresses for Games {
     fn of(&self, server: u32) -> Option<SocketAddr> {
-        Some(self.games.get(&server)?.address)
+        Some(self.running.get(&server)?.address)
     }
 
     fn rival(&self) -> SocketAddr {

@@ -234,6 +234,12 @@ impl Planes {
                 tell("nack: Envoy is sent scopes that it must refuse");
                 self.replicas.iter().for_each(|replica| replica.proxy.spoil(SPOILED));
                 sleep(GONE).await;
+                // Where nothing was sent, it is waited for.
+                let end = Instant::now() + GONE;
+                while Instant::now() < end && !self.replicas.iter().any(|replica| replica.proxy.has_spoiled())
+                {
+                    sleep(LOOK).await;
+                }
                 let hosts: Vec<_> = self.replicas.iter().flat_map(|replica| replica.proxy.heal()).collect();
                 self.spoiled.fetch_add(hosts.len() as u64, Ordering::Relaxed);
                 tell(&format!("nack: over, {} servers are edited", hosts.len()));

@@ -101,6 +101,11 @@ impl Proxy {
         self.shared.spoiling().left = responses;
     }
 
+    /// Whether there was one to spoil.
+    pub(super) fn has_spoiled(&self) -> bool {
+        !self.shared.spoiling().spoiled.is_empty()
+    }
+
     /// The names of the scopes that were spoiled since; none will be from now on.
     pub(super) fn heal(&self) -> BTreeSet<String> {
         let mut spoiling = self.shared.spoiling();
@@ -156,7 +161,7 @@ impl Shared {
                 && let Some(content) = &mut resource.resource
                 && let Some(spoiled) = spoil(&content.value)
             {
-                content.value = spoiled.into();
+                content.value = spoiled;
                 spoiling.left -= 1;
                 spoiling.spoiled.insert(resource.name.clone());
             }

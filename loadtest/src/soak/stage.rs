@@ -11,7 +11,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 
 use super::ask::Asker;
 use super::crowd::{Crowd, Doors};
-use super::front::Front;
+use super::front::{Front, Routes};
 use super::games::Games;
 use super::oracle::{Oracle, Wrong};
 use super::record::MarkKind;
@@ -83,6 +83,10 @@ impl Before {
 
     pub(super) fn files(&self) -> Vec<File> {
         self.world.servers.keys().map(|server| self.world.file(*server, &self.games)).collect()
+    }
+
+    pub(super) fn routes(&self) -> Routes {
+        self.world.routes(&self.games)
     }
 }
 
@@ -305,8 +309,8 @@ impl<'a, F: Front> Stage<'a, F> {
                 }
             });
         }
-        for host in self.given_up.iter().rev().filter(|host| !held.contains(*host)).take(GIVEN_UP).cloned() {
-            let oracle = self.oracle.clone();
+        for host in self.given_up.iter().rev().filter(|host| !held.contains(*host)).take(GIVEN_UP) {
+            let (oracle, host) = (self.oracle.clone(), host.clone());
             asking.spawn(async move {
                 let gone = Asker::new(front).until(&host, IN_THE_END, |said| said.status == 404).await;
                 if let Err(said) = gone {

@@ -413,6 +413,7 @@ mod tests {
             Change::Close(1, Door::Maintenance),
             Change::Close(1, Door::Misconfigured),
         ] {
+            world.apply(Change::Open(1));
             let before = read(&world.file(1, &Everywhere));
             world.apply(change);
             assert_ne!(read(&world.file(1, &Everywhere)), before, "{change:?}");
