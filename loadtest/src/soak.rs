@@ -39,6 +39,7 @@ use crate::{envoy, tidegate};
 
 /// Players on WebSockets through waves of servers, bad objects and crashes: nobody falls but with his own server.
 #[derive(Debug, clap::Args)]
+#[group(id = "soak")]
 pub(crate) struct Options {
     /// Game servers at the beginning
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=20_000), value_name = "COUNT")]
@@ -97,6 +98,9 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 }
+
+/// Envoy holds nothing back for so long, and no machine should.
+const LOST_AFTER: Duration = Duration::from_secs(15);
 
 /// What the players stand before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -160,6 +164,7 @@ impl Options {
             servers: self.servers,
             players: self.players,
             pause: Duration::from_secs_f64(1.0 / self.rate),
+            lost_after: LOST_AFTER,
             quiet: self.quiet,
             churn: self.churn,
             steps: schedule::changes(plan),

@@ -43,6 +43,8 @@ pub(super) struct Work {
     pub(super) players: u32,
     /// Between two messages of a player.
     pub(super) pause: Duration,
+    /// An answer that takes longer never comes.
+    pub(super) lost_after: Duration,
     pub(super) quiet: Duration,
     pub(super) churn: Duration,
     pub(super) steps: Vec<Step>,
@@ -100,7 +102,7 @@ impl<'a, F: Front> Stage<'a, F> {
         progress: Progress,
     ) -> Self {
         let Before { games, world } = before;
-        let doors = Doors::new(front.address(), world.targets(), oracle.clone());
+        let doors = Doors::new(front.address(), world.targets(), work.lost_after, oracle.clone());
         let mut beat = interval(Duration::from_secs(1));
         beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
         Self {
