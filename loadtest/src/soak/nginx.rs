@@ -41,6 +41,8 @@ const TRIES: usize = 5;
 
 /// How the nginx lane is set up.
 #[derive(Clone, Debug, clap::Args)]
+// Its group would be named as that of the options that it is part of.
+#[group(skip)]
 pub(crate) struct Options {
     /// Server blocks of nginx at the start: those that the fleet does not fill are idle
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=20_000), value_name = "COUNT")]

@@ -94,14 +94,14 @@ http {{
     text
 }
 
-/// An upstream and a server block. The timeouts are those that documentation asks for with WebSockets, an hour.
+/// An upstream and a server block. No upstream keeps connections for the next request: ingress-nginx has one upstream for
+/// all hosts, and so room for that once; a thousand times it would be memory that is not its. The timeouts are those that documentation asks for with WebSockets, an hour.
 fn block(text: &mut String, listen: SocketAddr, host: &str, ends: &str) {
     // Writing to a String does not fail.
     _ = write!(
         text,
         "    upstream {host} {{
-{ends}        keepalive 320;
-    }}
+{ends}    }}
     server {{
         listen {listen};
         server_name {host};
