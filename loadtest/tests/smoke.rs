@@ -148,7 +148,7 @@ async fn kube_counts_what_is_heard_told_and_written() {
 
 #[tokio::test]
 async fn soak_drops_nobody_but_with_his_own_server_through_churn_and_crashes() {
-    let words = "soak --servers 12 --players 30 --rate 5 --changes 900 --quiet 1s --churn 9s --kill-every 4s --seed 4";
+    let words = "soak --servers 12 --players 30 --rate 5 --changes 900 --quiet 1s --churn 10s --kill-every 4s --seed 4";
     let folder = tempfile::tempdir().unwrap();
     let json = folder.path().join("run.json");
     let (is_well, out) = soak(words, &[OsStr::new("--json"), json.as_os_str()]).await;
