@@ -5,6 +5,7 @@ mod crowd;
 mod front;
 mod games;
 mod gate;
+mod html;
 mod limits;
 mod nginx;
 mod oracle;
@@ -78,7 +79,7 @@ pub(crate) struct Options {
     #[arg(long, requires = "url", value_name = "ADDRESS")]
     admin: Option<SocketAddr>,
     /// Cuts players and spoils messages: succeeds if all of it was noticed
-    #[arg(long, conflicts_with_all = ["url", "json", "html"])]
+    #[arg(long, conflicts_with_all = ["url", "json", "html", "svg"])]
     self_test: bool,
     /// Which fronts get this work, one after the other
     #[arg(long, value_enum, value_delimiter = ',', default_value = "tidegate", conflicts_with_all = ["url", "self_test"])]
@@ -97,6 +98,9 @@ pub(crate) struct Options {
     /// Write the run as a page to this file
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Draw pictures of it into this folder
+    #[arg(long, value_name = "DIR")]
+    svg: Option<PathBuf>,
 }
 
 /// Envoy holds nothing back for so long, and no machine should.
@@ -385,7 +389,10 @@ fn finish(options: &Options, run: &Run, judged: &[Judged]) -> anyhow::Result<()>
         std::fs::write(path, text + "\n").with_context(|| path.display().to_string())?;
     }
     if let Some(path) = &options.html {
-        bail!("{}: pages are not made yet; --json has all that would stand there", path.display());
+        std::fs::write(path, html::page(run)).with_context(|| path.display().to_string())?;
+    }
+    if let Some(folder) = &options.svg {
+        html::pictures(run, folder)?;
     }
     let held = judged.iter().filter(|judged| judged.is_held);
     let bad: u64 = held.map(|judged| judged.counts.unexpected + judged.counts.wrong).sum();

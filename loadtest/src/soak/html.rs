@@ -139,10 +139,10 @@ pub(crate) fn page(run: &Run) -> String {
         seed = run.seed
     );
     table::write(&mut page, run);
-    _ = write!(
+    _ = writeln!(
         page,
         "<p class=\"note\">Pictures are in steps of {} s; point at one to read its numbers. \
-         <span class=\"key broken\"></span>something was broken on purpose.</p>\n",
+         <span class=\"key broken\"></span>something was broken on purpose.</p>",
         step_ms / 1_000
     );
     for kind in &KINDS {
@@ -171,9 +171,9 @@ fn section(page: &mut String, kind: &Kind, lanes: &[(&Lane, Vec<Bin>)], span_ms:
         let label = format!("{}, {}", kind.title, lane.name);
         let picture =
             Picture { label, span_ms, scale, value: kind.value, series: &series, faults: &faults, tips };
-        _ = write!(
+        _ = writeln!(
             page,
-            "<figure><figcaption>{}</figcaption>{}</figure>\n",
+            "<figure><figcaption>{}</figcaption>{}</figure>",
             escape(&lane.name),
             picture.svg()
         );

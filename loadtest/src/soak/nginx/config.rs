@@ -40,7 +40,9 @@ pub(super) fn text(fixed: &Fixed, folder: &Path, routes: &Routes) -> String {
         text += "user root;\n";
     }
     // `reuseport` and `multi_accept` are on there, and `worker_connections` is 16384.
-    text += &format!(
+    // Writing to a String does not fail.
+    _ = write!(
+        text,
         "daemon off;
 pid {folder}/pid;
 worker_processes 2;
@@ -97,7 +99,6 @@ http {{
 /// An upstream and a server block. No upstream keeps connections for the next request: ingress-nginx has one upstream for
 /// all hosts, and so room for that once; a thousand times it would be memory that is not its. The timeouts are those that documentation asks for with WebSockets, an hour.
 fn block(text: &mut String, listen: SocketAddr, host: &str, ends: &str) {
-    // Writing to a String does not fail.
     _ = write!(
         text,
         "    upstream {host} {{
@@ -142,7 +143,7 @@ mod tests {
         let fixed = Fixed {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             idle: 1,
-            worker_shutdown_timeout: Duration::from_secs(240),
+            worker_shutdown_timeout: Duration::from_mins(4),
             files: 20_000,
             root: false,
         };
