@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use self::gate::{Gate, Listeners, Planes};
 use self::nginx::Nginx;
@@ -32,7 +32,7 @@ use self::oracle::{Oracle, Seen, Wrong};
 use self::record::{Lane, Run};
 use self::running::Running;
 use self::schedule::{Fault, Plan};
-use self::stage::{Before, Stage, Work};
+use self::stage::{Before, Breaking, Stage, Work};
 use crate::machine::Machine;
 use crate::progress::Progress;
 use crate::tidegate::printed;
@@ -40,6 +40,7 @@ use crate::{envoy, tidegate};
 
 /// Players on WebSockets through waves of servers, bad objects and crashes: nobody falls but with his own server.
 #[derive(Debug, clap::Args)]
+#[group(id = "soak")]
 pub(crate) struct Options {
     /// Game servers at the beginning
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=20_000), value_name = "COUNT")]
@@ -101,6 +102,9 @@ pub(crate) struct Options {
     #[arg(long, value_name = "DIR")]
     svg: Option<PathBuf>,
 }
+
+/// Envoy holds nothing back for so long, and no machine should.
+const LOST_AFTER: Duration = Duration::from_secs(15);
 
 /// What the players stand before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -164,6 +168,7 @@ impl Options {
             servers: self.servers,
             players: self.players,
             pause: Duration::from_secs_f64(1.0 / self.rate),
+            lost_after: LOST_AFTER,
             quiet: self.quiet,
             churn: self.churn,
             steps: schedule::changes(plan),
@@ -266,18 +271,20 @@ async fn tidegate_lane(options: &Options, work: &Work) -> anyhow::Result<Lived> 
     let planes = gate.planes.clone();
     let oracle = Arc::new(Oracle::new());
     let (refused, edits) = mpsc::unbounded_channel();
-    let churning = watch::Sender::new(false);
     let plan = schedule::faults(work.seed, &options.faults.0, millis(options.kill_every), millis(work.churn));
-    let breaking = async {
-        churning.subscribe().wait_for(|is_churning| *is_churning).await?;
-        planes.suffer(&plan, &oracle, &refused).await
+    let breaking = Breaking::of(&plan);
+    let suffering = async {
+        breaking.begins.subscribe().wait_for(|begins| *begins).await?;
+        planes.suffer(&plan, &oracle, &refused).await?;
+        breaking.is_over.send_replace(true);
+        anyhow::Ok(())
     };
     let progress = Progress::of("soak: tidegate", stage::seconds(work));
     let mut stage = Stage::new(work, before, &mut gate, oracle.clone(), edits, progress);
     // All in one task: whatever ends this future ends its processes with it.
     tokio::select! {
-        played = stage.play(&churning) => played?,
-        Err(error) = breaking => return Err(error.context("breaking something")),
+        played = stage.play(&breaking) => played?,
+        Err(error) = suffering => return Err(error.context("breaking something")),
         () = planes.watch() => {}
     }
     drop(stage);
@@ -350,7 +357,7 @@ async fn nginx_lane(options: &Options, work: &Work, timeout: Duration) -> anyhow
     let (_refused, edits) = mpsc::unbounded_channel();
     let progress = Progress::of(&format!("soak: nginx, {} s", timeout.as_secs()), stage::seconds(work));
     let mut stage = Stage::new(work, before, &mut front, oracle.clone(), edits, progress);
-    stage.play(&watch::Sender::new(false)).await?;
+    stage.play(&Breaking::of(&[])).await?;
     drop(stage);
     for line in front.complaints() {
         eprintln!("nginx: {line}");
@@ -366,9 +373,9 @@ async fn running(options: &Options, work: &Work, url: &str, fleet: &Path) -> any
     let (_refused, edits) = mpsc::unbounded_channel();
     let progress = Progress::of("soak: what runs already", stage::seconds(work));
     let mut stage = Stage::new(work, before, &mut front, oracle.clone(), edits, progress);
-    let churning = watch::Sender::new(false);
+    let breaking = Breaking::of(&[]);
     tokio::select! {
-        played = stage.play(&churning) => played?,
+        played = stage.play(&breaking) => played?,
         () = looking => {}
     }
     drop(stage);

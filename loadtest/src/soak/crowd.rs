@@ -20,8 +20,8 @@ use super::games::{GAME, small};
 use super::oracle::{Oracle, Wrong};
 use super::world::Target;
 
-/// An answer that takes longer never comes. Envoy holds nothing back for so long, and no machine should.
-const LOST_AFTER: Duration = Duration::from_secs(15);
+/// A front that takes longer to let a player in has not answered.
+const KNOCK: Duration = Duration::from_secs(15);
 /// Who is refused asks elsewhere after this.
 const AGAIN: Duration = Duration::from_millis(200);
 /// A player whom nobody lets in for so long is locked out: all servers but a few are open all the time.
@@ -35,14 +35,21 @@ const KNOCKING: usize = 32;
 pub(super) struct Doors {
     pub(super) front: SocketAddr,
     targets: Mutex<Arc<Vec<Target>>>,
+    /// An answer that takes longer never comes.
+    lost_after: Duration,
     knocking: Semaphore,
     oracle: Arc<Oracle>,
 }
 
 impl Doors {
-    pub(super) fn new(front: SocketAddr, targets: Vec<Target>, oracle: Arc<Oracle>) -> Arc<Self> {
+    pub(super) fn new(
+        front: SocketAddr,
+        targets: Vec<Target>,
+        lost_after: Duration,
+        oracle: Arc<Oracle>,
+    ) -> Arc<Self> {
         let targets = Mutex::new(Arc::new(targets));
-        Arc::new(Self { front, targets, knocking: Semaphore::new(KNOCKING), oracle })
+        Arc::new(Self { front, targets, lost_after, knocking: Semaphore::new(KNOCKING), oracle })
     }
 
     /// From now on players go there.
@@ -60,6 +67,7 @@ impl Doors {
 pub(super) struct Crowd {
     players: JoinSet<()>,
     leave: watch::Sender<bool>,
+    lost_after: Duration,
 }
 
 impl Crowd {
@@ -73,7 +81,7 @@ impl Crowd {
                 Player { number, doors: doors.clone(), random, pause, leaving: leaving.clone(), session: 0 };
             set.spawn(player.play());
         }
-        Self { players: set, leave }
+        Self { players: set, leave, lost_after: doors.lost_after }
     }
 
     /// Waits for their last answers, and lets them go.
@@ -85,7 +93,7 @@ impl Crowd {
             }
             anyhow::Ok(())
         };
-        timeout(LOST_AFTER * 2, all).await.context("not all players went in time")?
+        timeout(KNOCK + self.lost_after * 2, all).await.context("not all players went in time")?
     }
 }
 
@@ -147,7 +155,7 @@ impl Player {
             let hello = client_async_with_config(format!("ws://{}/", target.host), stream, Some(small()));
             anyhow::Ok(hello.await?)
         };
-        let (socket, answer) = timeout(LOST_AFTER, opening).await.context("no answer in time")??;
+        let (socket, answer) = timeout(KNOCK, opening).await.context("no answer in time")??;
         let identity = answer.headers().get(GAME).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let name = identity.split('/').next().unwrap_or_default();
         if !target.servers.iter().any(|server| server == name) {
@@ -171,8 +179,8 @@ impl Player {
             tokio::select! {
                 () = over(&mut leaving), if !is_leaving => is_leaving = true,
                 _ = beat.tick() => {
-                    for number in talk.overdue(Instant::now()) {
-                        let detail = format!("message {number} of session {} got no answer in {LOST_AFTER:?}", self.session);
+                    for number in talk.overdue(Instant::now(), self.doors.lost_after) {
+                        let detail = format!("message {number} of session {} got no answer in {:?}", self.session, self.doors.lost_after);
                         oracle.wrong(Wrong::Lost, self.number, &seat.identity, detail);
                     }
                     is_leaving |= !stays && Instant::now() > until;
@@ -272,10 +280,10 @@ impl Talk {
     }
 
     /// Those whose time is over, each told of once.
-    fn overdue(&mut self, now: Instant) -> Vec<u64> {
+    fn overdue(&mut self, now: Instant, limit: Duration) -> Vec<u64> {
         let mut over = Vec::new();
         while let Some((number, said)) = self.open.front().copied()
-            && now.duration_since(said) > LOST_AFTER
+            && now.duration_since(said) > limit
         {
             self.open.pop_front();
             over.push(number);
@@ -305,8 +313,8 @@ mod tests {
         assert_eq!(talk.hear(1), Heard::Again);
         assert_eq!(talk.hear(99), Heard::Again, "what was never said");
         assert_eq!(talk.hear(5), Heard::InTurn(then));
-        assert!(!talk.is_over() && talk.overdue(then).is_empty());
-        assert_eq!(talk.overdue(then + LOST_AFTER * 2), [3, 4]);
+        assert!(!talk.is_over() && talk.overdue(then, KNOCK).is_empty());
+        assert_eq!(talk.overdue(then + KNOCK * 2, KNOCK), [3, 4]);
         assert!(talk.is_over());
     }
 }

@@ -112,8 +112,6 @@ pub(super) struct Planes {
     pub(super) directory: Directory,
     replicas: [Replica; 2],
     warnings: Arc<Mutex<VecDeque<String>>>,
-    /// How many responses were made for Envoy to refuse.
-    spoiled: AtomicU64,
 }
 
 /// Hosts that Envoy was made to refuse: their servers must be edited to come back.
@@ -135,7 +133,6 @@ impl Planes {
             directory,
             replicas: [replica().await?, replica().await?],
             warnings: Arc::default(),
-            spoiled: AtomicU64::new(0),
         };
         planes.launch(0).await?;
         planes.launch(1).await?;
@@ -241,7 +238,6 @@ impl Planes {
                     sleep(LOOK).await;
                 }
                 let hosts: Vec<_> = self.replicas.iter().flat_map(|replica| replica.proxy.heal()).collect();
-                self.spoiled.fetch_add(hosts.len() as u64, Ordering::Relaxed);
                 tell(&format!("nack: over, {} servers are edited", hosts.len()));
                 // A lane that has ended needs no cure.
                 _ = refused.send(hosts);
@@ -284,10 +280,10 @@ impl Planes {
         self.replicas.iter().map(|replica| replica.resources.sum()).sum()
     }
 
-    /// Responses that Envoy refused, and scopes that were spoiled for it.
+    /// Responses that Envoy refused, and those that were spoiled for it.
     pub(super) fn refusals(&self) -> (u64, u64) {
-        let refusals = self.replicas.iter().map(|replica| replica.proxy.refusals()).sum();
-        (refusals, self.spoiled.load(Ordering::Relaxed))
+        let sum = |of: fn(&Proxy) -> u64| self.replicas.iter().map(|replica| of(&replica.proxy)).sum();
+        (sum(Proxy::refusals), sum(Proxy::spoilt))
     }
 
     /// The last warnings of all of them.

@@ -58,6 +58,8 @@ struct Spoiling {
     left: u32,
     random: fastrand::Rng,
     spoiled: BTreeSet<String>,
+    /// Counts of all time.
+    spoilt: u64,
     refusals: u64,
     streams: u32,
 }
@@ -118,6 +120,11 @@ impl Proxy {
         self.shared.spoiling().refusals
     }
 
+    /// How many responses were made for Envoy to refuse.
+    pub(super) fn spoilt(&self) -> u64 {
+        self.shared.spoiling().spoilt
+    }
+
     /// Whether Envoy has a stream here.
     pub(super) fn is_used(&self) -> bool {
         self.shared.spoiling().streams > 0
@@ -163,6 +170,7 @@ impl Shared {
             {
                 content.value = spoiled;
                 spoiling.left -= 1;
+                spoiling.spoilt += 1;
                 spoiling.spoiled.insert(resource.name.clone());
             }
         }

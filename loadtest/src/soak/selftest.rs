@@ -28,6 +28,7 @@ pub(super) async fn run(options: &Options, work: &Work) -> anyhow::Result<()> {
         servers: work.servers.min(SERVERS),
         // Messages are spoiled in their turn: nobody needs to wait for them.
         pause: Duration::from_millis(200),
+        lost_after: Duration::from_secs(4),
         quiet: Duration::from_secs(1),
         churn: Duration::ZERO,
         steps: Vec::new(),

@@ -15,7 +15,7 @@ use super::front::{Front, Routes};
 use super::games::Games;
 use super::oracle::{Oracle, Wrong};
 use super::record::MarkKind;
-use super::schedule::Step;
+use super::schedule::{Fault, Step};
 use super::world::{Change, File, World, name, server_of};
 use crate::progress::Progress;
 use crate::stats::millis;
@@ -28,6 +28,8 @@ const NEW: Duration = Duration::from_secs(30);
 const TOUCHES: u32 = 60;
 /// What was sent by an in-place update would be counted by then.
 const SETTLE: Duration = Duration::from_millis(1_500);
+/// Faults wait for each other: in a short run the last may break behind the churn.
+const BROKEN: Duration = Duration::from_mins(1);
 /// When nothing changes any more, every host answers as it should within this time.
 const IN_THE_END: Duration = Duration::from_secs(30);
 /// So many of the hosts that were given up are asked for in the end.
@@ -43,9 +45,26 @@ pub(super) struct Work {
     pub(super) players: u32,
     /// Between two messages of a player.
     pub(super) pause: Duration,
+    /// An answer that takes longer never comes.
+    pub(super) lost_after: Duration,
     pub(super) quiet: Duration,
     pub(super) churn: Duration,
     pub(super) steps: Vec<Step>,
+}
+
+/// Between the lane and whoever breaks its front.
+#[derive(Debug)]
+pub(super) struct Breaking {
+    /// The churn has begun, and what should break may.
+    pub(super) begins: watch::Sender<bool>,
+    /// Nothing is broken any more.
+    pub(super) is_over: watch::Sender<bool>,
+}
+
+impl Breaking {
+    pub(super) fn of(plan: &[(u64, Fault)]) -> Self {
+        Self { begins: watch::Sender::new(false), is_over: watch::Sender::new(plan.is_empty()) }
+    }
 }
 
 /// A lane that runs.
@@ -100,7 +119,7 @@ impl<'a, F: Front> Stage<'a, F> {
         progress: Progress,
     ) -> Self {
         let Before { games, world } = before;
-        let doors = Doors::new(front.address(), world.targets(), oracle.clone());
+        let doors = Doors::new(front.address(), world.targets(), work.lost_after, oracle.clone());
         let mut beat = interval(Duration::from_secs(1));
         beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
         Self {
@@ -119,15 +138,19 @@ impl<'a, F: Front> Stage<'a, F> {
         }
     }
 
-    /// From the first player to the last. `churning` is told when the churn begins.
-    pub(super) async fn play(&mut self, churning: &watch::Sender<bool>) -> anyhow::Result<()> {
+    /// From the first player to the last.
+    pub(super) async fn play(&mut self, breaking: &Breaking) -> anyhow::Result<()> {
         let crowd = self.gather().await?;
         self.be_quiet().await?;
         self.touch().await?;
         self.oracle.phase("churn", true);
-        churning.send_replace(true);
+        breaking.begins.send_replace(true);
         let work = self.work;
         self.pass(&work.steps, work.churn, |_| false).await?;
+        let is_over = breaking.is_over.subscribe();
+        if !self.pass(&[], BROKEN, |_| *is_over.borrow()).await? {
+            bail!("what broke was not well again in {BROKEN:?}");
+        }
         self.tidy().await?;
         crowd.go().await
     }
