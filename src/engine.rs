@@ -17,6 +17,9 @@ use crate::model::{
 use crate::snapshot::{Change, Kind, Name, Resource, Variants};
 use crate::translate::{self, Held};
 
+/// Most gateways whose table is kept.
+const MAX_TABLES: usize = 16;
+
 /// Counts of what a change cost, to be compared between fleets of any size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Work {
@@ -437,6 +440,10 @@ impl Engine {
             (host, held)
         });
         let table = translate::table(hosts.filter(|(_, held)| !held.is_empty()));
+        // Gateways are named by whoever connects.
+        if self.tables.len() >= MAX_TABLES {
+            self.tables.clear();
+        }
         self.tables.insert(gateway.clone(), table.clone());
         table
     }

@@ -177,7 +177,7 @@ impl Options {
 
     fn settings(&self) -> Vec<(String, String)> {
         let names: Vec<_> = self.faults.0.iter().map(|fault| format!("{fault:?}").to_lowercase()).collect();
-        let faults = if names.is_empty() { "none".to_owned() } else { names.join(",") };
+        let faults = if names.is_empty() || self.url.is_some() { "none".to_owned() } else { names.join(",") };
         [
             ("--servers", self.servers.to_string()),
             ("--players", self.players.to_string()),

@@ -18,6 +18,7 @@ mod ordinals;
 mod read;
 mod status;
 
+pub use read::{servers, unrouted, unrouted_set};
 pub use status::{Front, wanted_status};
 
 /// The annotation with the type of a pod's network.
@@ -143,17 +144,6 @@ pub fn differ_in_size_alone(one: &GameServerSet, other: &GameServerSet) -> bool 
     unsized_(one) == unsized_(other)
 }
 
-/// The servers of a pod: one a port that its network has.
-pub fn servers(
-    pod: &Pod,
-    server: Option<&GameServer>,
-    set: Option<&GameServerSet>,
-    rules: &Rules,
-    source: Source,
-) -> Vec<Server> {
-    read::of_pod(pod, server, set, rules, source)
-}
-
 /// The servers of an awaited pod that is not there; none when its set does not await it.
 pub fn absent(
     name: &str,
@@ -175,16 +165,6 @@ pub fn sample(set: &GameServerSet, count: usize, rules: &Rules, source: Source) 
     let count = ordinals::count(set).max(1).min(count as u64);
     let names = ordinals::Reserved::of(set).free(count).map(|at| format!("{}-{at}", set.metadata.name));
     names.flat_map(|name| read::of_template(&name, None, set, rules, source)).collect()
-}
-
-/// Why a pod makes no server.
-pub fn unrouted(pod: &Pod) -> String {
-    read::unrouted(pod)
-}
-
-/// Why a set's pods would make no server.
-pub fn unrouted_set(set: &GameServerSet) -> String {
-    read::unrouted_set(set)
 }
 
 /// For a pod of our own network type: its `game.kruise.io/network-status`, if any is written.

@@ -19,8 +19,8 @@ use crate::spec::{self, Facts, Layer, PREFIX, Port, State};
 const POD: &str = "Pod metadata.annotations";
 const TEMPLATE: &str = "GameServerSet spec.gameServerTemplate.metadata.annotations";
 
-/// The servers of a pod that is there.
-pub(super) fn of_pod(
+/// The servers of a pod: one a port that its network has.
+pub fn servers(
     pod: &Pod,
     server: Option<&GameServer>,
     set: Option<&GameServerSet>,
@@ -71,7 +71,7 @@ pub(super) fn of_template(
 }
 
 /// Why a pod makes no server.
-pub(super) fn unrouted(pod: &Pod) -> String {
+pub fn unrouted(pod: &Pod) -> String {
     if set_of(pod).is_none() {
         return "it is no pod of a GameServerSet: it has no label game.kruise.io/owner-gss".to_owned();
     }
@@ -79,7 +79,7 @@ pub(super) fn unrouted(pod: &Pod) -> String {
 }
 
 /// Why a set's pods would make no server.
-pub(super) fn unrouted_set(set: &GameServerSet) -> String {
+pub fn unrouted_set(set: &GameServerSet) -> String {
     declared_by(set).unclaimed()
 }
 

@@ -1,7 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on says where it stopped")]
 
 use std::fmt::Write as _;
-use std::time::{Duration, Instant};
 
 use super::*;
 
@@ -82,7 +81,7 @@ fn json_goes_on_at_the_next_object() {
     assert!(parts[3].starts_with("6! expected value"), "{parts:?}");
     assert_eq!(parts[4..], ["9: \"d\""]);
     assert_eq!(refused(Format::Json, b"{\"name\": \"a\"}\n{\"name\": \"b"), ["2"]);
-    assert!(parse_time(Format::Json, &b"{\"a\":[\n".repeat(100_000)) < Duration::from_secs(5));
+    assert_refused(Format::Json, &b"{\"a\":[\n".repeat(100_000));
 }
 
 #[test]
@@ -133,24 +132,23 @@ fn scalars_stay_what_was_written() {
     assert_eq!(values, [expected]);
 }
 
+/// Without its limits the parser would not come to an end of these.
 #[track_caller]
-fn parse_time(format: Format, bytes: &[u8]) -> Duration {
-    let begin = Instant::now();
-    assert!(!refused(format, bytes).is_empty(), "it is not refused");
-    begin.elapsed()
+fn assert_refused(format: Format, bytes: &[u8]) {
+    assert!(!refused(format, bytes).is_empty(), "{format:?} is not refused");
 }
 
 #[test]
-fn a_bomb_of_aliases_is_refused_quickly() {
+fn a_bomb_of_aliases_is_refused() {
     let mut laughs = String::from("l0: &l0 lol\n");
     for level in 1..30 {
         let below = vec![format!("*l{}", level - 1); 10].join(", ");
         writeln!(laughs, "l{level}: &l{level} [{below}]").unwrap();
     }
-    assert!(parse_time(Format::Yaml, laughs.as_bytes()) < Duration::from_secs(5));
+    assert_refused(Format::Yaml, laughs.as_bytes());
     // Few events, but each of a megabyte: a hundred gigabytes.
     let large = format!("a: &a {}\nb: [{}]\n", "x".repeat(1 << 20), vec!["*a"; 90_000].join(", "));
-    assert!(parse_time(Format::Yaml, large.as_bytes()) < Duration::from_secs(5));
+    assert_refused(Format::Yaml, large.as_bytes());
 }
 
 #[test]
@@ -169,10 +167,10 @@ fn deep_nesting_is_refused() {
         for (open, format) in
             [("[", Format::Yaml), ("[", Format::Json), ("[", Format::Ndjson), ("{\"a\":", Format::Json)]
         {
-            assert!(parse_time(format, open.repeat(depth).as_bytes()) < Duration::from_secs(5), "{format:?}");
+            assert_refused(format, open.repeat(depth).as_bytes());
         }
         let dashes = "- ".repeat(depth) + "x";
-        assert!(parse_time(Format::Yaml, dashes.as_bytes()) < Duration::from_secs(5));
+        assert_refused(Format::Yaml, dashes.as_bytes());
     }
 }
 

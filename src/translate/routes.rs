@@ -1,0 +1,208 @@
+//! The routes of one held path: who takes its players, and what the others are told.
+
+use std::sync::Arc;
+
+use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
+use envoy_types::pb::envoy::config::core::v3::{DataSource, HeaderValue, HeaderValueOption, data_source};
+use envoy_types::pb::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
+use envoy_types::pb::envoy::config::route::v3::redirect_action::{
+    PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
+};
+use envoy_types::pb::envoy::config::route::v3::route::Action;
+use envoy_types::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
+use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
+use envoy_types::pb::envoy::config::route::v3::weighted_cluster::ClusterWeight;
+use envoy_types::pb::envoy::config::route::v3::{
+    DirectResponseAction, HeaderMatcher, RedirectAction, Route, RouteAction, RouteMatch, WeightedCluster,
+};
+use envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher;
+use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
+use serde_json::json;
+
+use super::{Held, RETRY_AFTER, cluster_name, duration, uint};
+use crate::model::{Mode, PathPrefix, Redirect, Server};
+use crate::spec::IDLE_TIMEOUT;
+
+/// The holders that take players.
+pub fn open(holders: &[Arc<Server>]) -> Vec<&Server> {
+    holders
+        .iter()
+        .map(|server| &**server)
+        .filter(|server| is_open(server) && server.desired.weight.0 > 0)
+        .collect()
+}
+
+/// The routes of one held path, in the order they are tried.
+pub(super) fn routes(held: &Held) -> Vec<Route> {
+    let Some(oldest) = held.holders.first() else { return Vec::new() };
+    let open = open(&held.holders);
+    let first = open.first().copied().unwrap_or(oldest);
+    let mut routes = Vec::new();
+    if first.desired.https_redirect {
+        routes.push(to_https(first, &held.path));
+    }
+    if open.is_empty() {
+        routes.push(closed(oldest, &held.path));
+        return routes;
+    }
+    if let Mode::Maintenance { text, paths } = &first.desired.mode {
+        for path in paths {
+            let path = held.path.join(path);
+            routes.push(route(first, below(&path), Action::DirectResponse(refusal("maintenance", text))));
+        }
+    }
+    let idle_timeout = first.desired.idle_timeout;
+    let action = |rewrite: &str| {
+        Action::Route(RouteAction {
+            cluster_specifier: Some(target(&open)),
+            prefix_rewrite: rewrite.to_owned(),
+            // Games hold requests open for as long as they like; only silence ends one, unless they ask.
+            timeout: Some(duration(first.desired.response_timeout.unwrap_or_default())),
+            // The listener knows the default, and lets WebSockets through: what nearly all routes would say
+            // is not said a hundred thousand times.
+            idle_timeout: (idle_timeout != IDLE_TIMEOUT).then(|| duration(idle_timeout)),
+            ..Default::default()
+        })
+    };
+    if first.desired.strip_prefix && !held.path.is_root() {
+        // Two matches, for one would make "//x" of "/game-0/x", or not match "/game-0".
+        let folder = PathSpecifier::Prefix(format!("{}/", held.path));
+        routes.push(route(first, folder, action("/")));
+        routes.push(route(first, PathSpecifier::Path(held.path.to_string()), action("/")));
+    } else {
+        routes.push(route(first, below(&held.path), action("")));
+    }
+    routes
+}
+
+/// True when it takes players on some path.
+pub fn is_open(server: &Server) -> bool {
+    server.desired.endpoint.is_some()
+        && match &server.desired.mode {
+            Mode::Open => true,
+            Mode::Maintenance { paths, .. } => !paths.is_empty(),
+            Mode::Starting | Mode::Draining { .. } | Mode::Misconfigured | Mode::Stopped => false,
+        }
+}
+
+/// Envoy writes `x-forwarded-proto` itself, or a load balancer that it trusts did.
+fn to_https(server: &Server, path: &PathPrefix) -> Route {
+    let redirect = RedirectAction {
+        scheme_rewrite_specifier: Some(SchemeRewriteSpecifier::HttpsRedirect(true)),
+        response_code: RedirectResponseCode::PermanentRedirect.into(),
+        ..Default::default()
+    };
+    let mut route = route(server, below(path), Action::Redirect(redirect));
+    let plain = HeaderMatcher {
+        name: "x-forwarded-proto".into(),
+        header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(StringMatcher {
+            match_pattern: Some(MatchPattern::Exact("http".into())),
+            ..Default::default()
+        })),
+        ..Default::default()
+    };
+    if let Some(matches) = &mut route.r#match {
+        matches.headers.push(plain);
+    }
+    route
+}
+
+fn closed(server: &Server, path: &PathPrefix) -> Route {
+    let unusable = || Action::DirectResponse(refusal("misconfigured", "this server has no usable address"));
+    let action = match &server.desired.mode {
+        Mode::Draining { redirect: Some(redirect) } => Action::Redirect(redirection(redirect)),
+        Mode::Starting => Action::DirectResponse(refusal("starting", "this server is starting")),
+        Mode::Maintenance { text, .. } if text.is_empty() => {
+            Action::DirectResponse(refusal("maintenance", "this server is in maintenance"))
+        }
+        Mode::Maintenance { text, .. } => Action::DirectResponse(refusal("maintenance", text)),
+        Mode::Misconfigured => unusable(),
+        Mode::Open if server.desired.endpoint.is_none() => unusable(),
+        // Open with a weight of 0 is a drain by another name.
+        Mode::Draining { redirect: None } | Mode::Open | Mode::Stopped => {
+            Action::DirectResponse(refusal("draining", "this server takes no new players"))
+        }
+    };
+    route(server, below(path), action)
+}
+
+fn route(server: &Server, path: PathSpecifier, action: Action) -> Route {
+    let refuses = matches!(action, Action::DirectResponse(_));
+    Route {
+        // Never empty: the listener's ladder takes an empty name for "no route found".
+        name: match &server.desired.share {
+            Some(share) => format!("{}/{}", share.namespace, share.name),
+            None => format!("{}/{}", server.id.namespace(), server.id.name()),
+        },
+        r#match: Some(RouteMatch { path_specifier: Some(path), ..Default::default() }),
+        response_headers_to_add: if refuses {
+            vec![header("retry-after", &RETRY_AFTER.to_string()), header("content-type", "application/json")]
+        } else {
+            Vec::new()
+        },
+        action: Some(action),
+        ..Default::default()
+    }
+}
+
+/// Matches the path and what is below it, but not `/game-10` for `/game-1`.
+fn below(path: &PathPrefix) -> PathSpecifier {
+    if path.is_root() {
+        PathSpecifier::Prefix("/".into())
+    } else {
+        PathSpecifier::PathSeparatedPrefix(path.to_string())
+    }
+}
+
+fn target(open: &[&Server]) -> ClusterSpecifier {
+    match open {
+        [one] => ClusterSpecifier::Cluster(cluster_name(&one.id)),
+        many => ClusterSpecifier::WeightedClusters(WeightedCluster {
+            clusters: many
+                .iter()
+                .map(|server| ClusterWeight {
+                    name: cluster_name(&server.id),
+                    weight: Some(uint(server.desired.weight.0.into())),
+                    ..Default::default()
+                })
+                .collect(),
+            ..Default::default()
+        }),
+    }
+}
+
+fn refusal(status: &str, message: &str) -> DirectResponseAction {
+    let body = json!({ "status": status, "message": message }).to_string();
+    DirectResponseAction {
+        status: 503,
+        body: Some(DataSource {
+            specifier: Some(data_source::Specifier::InlineString(body)),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+fn redirection(redirect: &Redirect) -> RedirectAction {
+    RedirectAction {
+        scheme_rewrite_specifier: Some(SchemeRewriteSpecifier::SchemeRedirect(
+            if redirect.https { "https" } else { "http" }.into(),
+        )),
+        host_redirect: redirect.host.to_string(),
+        port_redirect: redirect.port.unwrap_or_default().into(),
+        path_rewrite_specifier: redirect
+            .path
+            .as_ref()
+            .map(|path| PathRewriteSpecifier::PathRedirect(path.to_string())),
+        response_code: RedirectResponseCode::TemporaryRedirect.into(),
+        ..Default::default()
+    }
+}
+
+fn header(key: &str, value: &str) -> HeaderValueOption {
+    HeaderValueOption {
+        header: Some(HeaderValue { key: key.into(), value: value.into(), ..Default::default() }),
+        append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
+        ..Default::default()
+    }
+}
