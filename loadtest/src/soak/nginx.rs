@@ -4,8 +4,8 @@
 //! Facts of that controller, which this copies: a new Ingress is a new server block and needs a reload; it checks the
 //! new file by `nginx -t`; it does so 0.3 times a second at most (`--sync-rate-limit`, a burst of one), and takes all
 //! changes until then in one; workers that a reload replaced close what they still hold after 240 s
-//! (`worker-shutdown-timeout`). In its early releases that was 10 s, and 10 s is a value that people still set, since
-//! old workers keep their memory until then. Endpoints alone change there without a reload, by Lua; here they wait for
+//! (`worker-shutdown-timeout`). Before its release 0.26 that was 10 s, and 5 s and 10 s are values that people still set,
+//! as old workers keep their memory until then. Endpoints alone change there without a reload, by Lua; here they wait for
 //! the next one, which with this churn is never far.
 
 mod config;

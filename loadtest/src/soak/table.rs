@@ -12,6 +12,8 @@ use crate::stats::{Samples, Summary};
 
 /// So many of each kind are told of.
 const TOLD: usize = 20;
+/// And of a lane that is only compared with, where they are no failure.
+const TOLD_BESIDE: usize = 2;
 /// What RTTs may become while everything changes: so many times what they were.
 const RATIO: f64 = 1.5;
 
@@ -132,17 +134,18 @@ fn phases(lane: &Lane) -> String {
 
 fn wrongs(lane: &Lane, judged: &Judged) -> String {
     let mut text = String::new();
+    let most = if judged.is_held { TOLD } else { TOLD_BESIDE };
     let drops: Vec<_> = lane.drops.iter().filter(|drop| !drop.expected).collect();
-    for drop in drops.iter().take(TOLD) {
+    for drop in drops.iter().take(most) {
         let (at, player, server, why) = (drop.at_ms, drop.player, &drop.server, &drop.why);
         _ = write!(text, "\nDROP at {at} ms: player {player} on {server}: {why}");
     }
-    for found in judged.findings.iter().take(TOLD) {
+    for found in judged.findings.iter().take(most) {
         let (at, player, server) = (found.at_ms, found.player, &found.server);
         _ = write!(text, "\n{} at {at} ms: player {player} on {server}: {}", found.wrong, found.detail);
     }
     let all = drops.len() + judged.findings.len();
-    let told = drops.len().min(TOLD) + judged.findings.len().min(TOLD);
+    let told = drops.len().min(most) + judged.findings.len().min(most);
     if all > told {
         _ = write!(text, "\n… and {} more", all - told);
     }
