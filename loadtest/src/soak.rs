@@ -2,10 +2,12 @@
 
 mod ask;
 mod crowd;
+mod directory;
 mod front;
 mod games;
 mod gate;
 mod html;
+mod lanes;
 mod limits;
 mod nginx;
 mod oracle;
@@ -19,24 +21,16 @@ mod table;
 mod world;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use tokio::sync::mpsc;
 
-use self::gate::{Gate, Listeners, Planes};
-use self::nginx::Nginx;
-use self::oracle::{Oracle, Seen, Wrong};
+use self::lanes::Lived;
 use self::record::{Lane, Run};
-use self::running::Running;
 use self::schedule::{Fault, Plan};
-use self::stage::{Before, Breaking, Stage, Work};
+use self::stage::Work;
 use crate::machine::Machine;
-use crate::progress::Progress;
-use crate::tidegate::printed;
-use crate::{envoy, tidegate};
 
 /// Players on WebSockets through waves of servers, bad objects and crashes: nobody falls but with his own server.
 #[derive(Debug, clap::Args)]
@@ -213,15 +207,15 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         judged.push(counts);
     };
     if let (Some(url), Some(fleet)) = (&options.url, &options.fleet) {
-        add("tidegate", running(&options, &work, url, fleet).await?, true);
+        add("tidegate", lanes::running(&options, &work, url, fleet).await?, true);
     } else {
         for which in &options.lanes {
             match which {
-                Which::Tidegate => add("tidegate", tidegate_lane(&options, &work).await?, true),
+                Which::Tidegate => add("tidegate", lanes::tidegate(&options, &work).await?, true),
                 Which::Nginx => {
                     for timeout in &options.nginx.worker_shutdown_timeout {
                         let name = format!("nginx, {} s", timeout.as_secs());
-                        add(&name, nginx_lane(&options, &work, *timeout).await?, false);
+                        add(&name, lanes::nginx(&options, &work, *timeout).await?, false);
                     }
                 }
             }
@@ -254,132 +248,6 @@ fn lane(name: &str, lived: Lived, is_held: bool) -> (Lane, Judged) {
         rtt_churn_us: seen.churn,
     };
     (lane, Judged { is_held, findings: seen.findings, counts: seen.counts })
-}
-
-/// A lane that has ended.
-struct Lived {
-    seen: Seen,
-    facts: Vec<(String, String)>,
-}
-
-async fn tidegate_lane(options: &Options, work: &Work) -> anyhow::Result<Lived> {
-    let binary = tidegate::binary(options.tidegate.as_deref())?;
-    let envoy = envoy::binary(options.envoy.as_deref())?;
-    let folder = tempfile::tempdir()?;
-    let before = Before::of(work).await?;
-    let mut gate = start(&binary, &envoy, folder.path(), &before, work.seed, Listeners::Static).await?;
-    let planes = gate.planes.clone();
-    let oracle = Arc::new(Oracle::new());
-    let (refused, edits) = mpsc::unbounded_channel();
-    let plan = schedule::faults(work.seed, &options.faults.0, millis(options.kill_every), millis(work.churn));
-    let breaking = Breaking::of(&plan);
-    let suffering = async {
-        breaking.begins.subscribe().wait_for(|begins| *begins).await?;
-        planes.suffer(&plan, &oracle, &refused).await?;
-        breaking.is_over.send_replace(true);
-        anyhow::Ok(())
-    };
-    let progress = Progress::of("soak: tidegate", stage::seconds(work));
-    let mut stage = Stage::new(work, before, &mut gate, oracle.clone(), edits, progress);
-    // All in one task: whatever ends this future ends its processes with it.
-    tokio::select! {
-        played = stage.play(&breaking) => played?,
-        Err(error) = suffering => return Err(error.context("breaking something")),
-        () = planes.watch() => {}
-    }
-    drop(stage);
-    planes.look().await;
-    let (refusals, spoiled) = planes.refusals();
-    if refusals > 0 && spoiled == 0 {
-        let detail = format!("Envoy refused {refusals} responses, and none was spoiled");
-        oracle.wrong(Wrong::Front, 0, "", detail);
-    }
-    let seen = oracle.finish();
-    if seen.counts.unexpected + seen.counts.wrong > 0 {
-        eprintln!("the last warnings of the control planes:\n{}", planes.warnings().join("\n"));
-        eprintln!("the last lines of Envoy's log:\n{}", gate.envoy.log());
-    }
-    let version = printed(&binary, &["--version"]).await?.trim().to_owned();
-    let facts = vec![
-        ("control plane".to_owned(), format!("{version}, two replicas")),
-        ("Envoy".to_owned(), envoy_version(&envoy).await),
-        ("responses to Envoy".to_owned(), planes.pushes().to_string()),
-        ("resources and removals in them".to_owned(), planes.resources().to_string()),
-        ("responses that Envoy was made to refuse".to_owned(), spoiled.to_string()),
-        ("responses that it refused".to_owned(), refusals.to_string()),
-        ("Envoy's listeners that ever drained".to_owned(), drained(&gate).await?.to_string()),
-    ];
-    Ok(Lived { seen, facts })
-}
-
-/// Control planes and an Envoy on a fleet that is there already.
-async fn start(
-    binary: &Path,
-    envoy: &Path,
-    folder: &Path,
-    before: &Before,
-    seed: u64,
-    listeners: Listeners,
-) -> anyhow::Result<Gate> {
-    let fleet = folder.join("fleet");
-    std::fs::create_dir(&fleet)?;
-    let directory = gate::Directory::new(&fleet)?;
-    before.files().iter().try_for_each(|file| directory.write(file))?;
-    let planes = Arc::new(Planes::start(binary, directory, seed).await?);
-    Gate::start(planes, envoy, listeners).await
-}
-
-/// `1.40.0` of what `envoy --version` prints.
-async fn envoy_version(envoy: &Path) -> String {
-    let text = printed(envoy, &["--version"]).await.unwrap_or_default();
-    // `…/envoy  version: HASH/1.40.0/Clean/RELEASE/BoringSSL`
-    let version = text.split("version: ").nth(1).and_then(|rest| rest.split('/').nth(1));
-    version.unwrap_or("unknown").to_owned()
-}
-
-/// How many listeners Envoy has drained, or drains.
-async fn drained(gate: &Gate) -> anyhow::Result<u64> {
-    let page = tidegate::page(gate.envoy.admin, "/stats?filter=listener_manager").await?;
-    let count = |name: &str| {
-        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-        line.and_then(|value| value.trim().parse::<u64>().ok()).unwrap_or_default()
-    };
-    Ok(count("listener_manager.listener_modified")
-        + count("listener_manager.listener_removed")
-        + count("listener_manager.total_listeners_draining"))
-}
-
-async fn nginx_lane(options: &Options, work: &Work, timeout: Duration) -> anyhow::Result<Lived> {
-    let binary = options.nginx.binary()?;
-    let before = Before::of(work).await?;
-    let mut front = Nginx::start(&binary, &options.nginx, timeout, &before.routes()).await?;
-    let oracle = Arc::new(Oracle::new());
-    let (_refused, edits) = mpsc::unbounded_channel();
-    let progress = Progress::of(&format!("soak: nginx, {} s", timeout.as_secs()), stage::seconds(work));
-    let mut stage = Stage::new(work, before, &mut front, oracle.clone(), edits, progress);
-    stage.play(&Breaking::of(&[])).await?;
-    drop(stage);
-    for line in front.complaints() {
-        eprintln!("nginx: {line}");
-    }
-    Ok(Lived { seen: oracle.finish(), facts: options.nginx.facts(&binary, timeout) })
-}
-
-async fn running(options: &Options, work: &Work, url: &str, fleet: &Path) -> anyhow::Result<Lived> {
-    let before = Before::of(work).await?;
-    let mut front = Running::new(url, fleet, options.admin, &before.files())?;
-    let looking = front.look();
-    let oracle = Arc::new(Oracle::new());
-    let (_refused, edits) = mpsc::unbounded_channel();
-    let progress = Progress::of("soak: what runs already", stage::seconds(work));
-    let mut stage = Stage::new(work, before, &mut front, oracle.clone(), edits, progress);
-    let breaking = Breaking::of(&[]);
-    tokio::select! {
-        played = stage.play(&breaking) => played?,
-        () = looking => {}
-    }
-    drop(stage);
-    Ok(Lived { seen: oracle.finish(), facts: vec![("players connect to".to_owned(), url.to_owned())] })
 }
 
 fn finish(options: &Options, run: &Run, judged: &[Judged]) -> anyhow::Result<()> {

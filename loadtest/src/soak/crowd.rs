@@ -159,8 +159,9 @@ impl Player {
         let identity = answer.headers().get(GAME).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let name = identity.split('/').next().unwrap_or_default();
         if !target.servers.iter().any(|server| server == name) {
-            let detail = format!("{} should lead to {:?}", target.host, target.servers);
-            self.doors.oracle.wrong(Wrong::Stranger, self.number, identity, detail);
+            let detail = format!("{} led to {identity:?}, and should to {:?}", target.host, target.servers);
+            let server = target.servers.first().map_or("", String::as_str);
+            self.doors.oracle.wrong(Wrong::Stranger, self.number, server, detail);
         }
         Ok(Seat { socket, identity: identity.into() })
     }

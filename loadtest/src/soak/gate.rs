@@ -16,6 +16,7 @@ use tokio::process::Command;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
+use super::directory::Directory;
 use super::front::{Cost, Front, Routes};
 use super::oracle::Oracle;
 use super::proxy::Proxy;
@@ -37,45 +38,6 @@ const SPOILED: u32 = 3;
 const LOOK: Duration = Duration::from_millis(500);
 /// Warnings that are kept: a person reads no more.
 const KEPT: usize = 40;
-
-/// A fleet directory that can be taken away. Files are written whole, wherever it is.
-#[derive(Debug)]
-pub(super) struct Directory {
-    home: PathBuf,
-    draft: PathBuf,
-    elsewhere: PathBuf,
-    /// Whether it is away: nobody moves it while somebody writes.
-    is_away: Mutex<bool>,
-}
-
-impl Directory {
-    /// `home` is there, and what is beside it is ours: on the same file system.
-    pub(super) fn new(home: &Path) -> anyhow::Result<Self> {
-        let home = home.canonicalize().with_context(|| home.display().to_string())?;
-        let (parent, name) = home.parent().zip(home.file_name()).context("the fleet directory can't be /")?;
-        let beside = |what: &str| parent.join(format!(".{}.{what}", name.to_string_lossy()));
-        let (draft, elsewhere) = (beside("draft"), beside("away"));
-        Ok(Self { home, draft, elsewhere, is_away: Mutex::new(false) })
-    }
-
-    pub(super) fn write(&self, file: &File) -> anyhow::Result<()> {
-        let is_away = self.is_away.lock().unwrap_or_else(PoisonError::into_inner);
-        let path = if *is_away { &self.elsewhere } else { &self.home }.join(&file.name);
-        let done = match &file.text {
-            Some(text) => fs::write(&self.draft, text).and_then(|()| fs::rename(&self.draft, &path)),
-            None => fs::remove_file(&path),
-        };
-        done.with_context(|| path.display().to_string())
-    }
-
-    fn move_away(&self, away: bool) -> anyhow::Result<()> {
-        let mut is_away = self.is_away.lock().unwrap_or_else(PoisonError::into_inner);
-        let (from, to) = if away { (&self.home, &self.elsewhere) } else { (&self.elsewhere, &self.home) };
-        fs::rename(from, to).with_context(|| from.display().to_string())?;
-        *is_away = away;
-        Ok(())
-    }
-}
 
 /// One control plane, which may be gone, and its proxy, which never is.
 struct Replica {

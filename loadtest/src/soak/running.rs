@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 
+use super::directory::Directory;
 use super::front::{Cost, Front, Routes};
-use super::gate::Directory;
 use super::world::File;
 use crate::metrics::Metrics;
 

@@ -8,11 +8,12 @@ use std::time::Duration;
 use anyhow::bail;
 use tokio::sync::mpsc;
 
+use super::Options;
 use super::gate::Listeners;
+use super::lanes::start;
 use super::oracle::{Oracle, Wrong};
 use super::record::MarkKind;
 use super::stage::{Before, Stage, Work};
-use super::{Options, start};
 use crate::progress::Progress;
 use crate::{envoy, tidegate};
 
