@@ -274,6 +274,14 @@ impl Oracle {
     /// All that was seen; what comes later is not.
     pub(super) fn finish(&self) -> Seen {
         let mut state = std::mem::take(&mut *self.state());
+        // What came behind the last whole second is told with it: the sums of the samples are those of the lane.
+        if let Some(last) = state.samples.last_mut() {
+            let rest = std::mem::take(&mut state.second);
+            last.messages += rest.rtts.summary().map_or(0, |summary| summary.count as u64);
+            last.expected_drops += rest.expected;
+            last.unexpected_drops += rest.unexpected;
+            last.lost += rest.wrong;
+        }
         let marks = std::mem::take(&mut state.marks);
         for drop in state.drops.iter_mut().filter(|drop| !drop.expected).take(KEPT) {
             drop.why += &around(&marks, drop.at_ms, &drop.server);
@@ -360,10 +368,14 @@ mod tests {
         oracle.phase("churn", true);
         oracle.wrong(Wrong::Lost, 1, "soak-1/0", "");
         oracle.second(Cost { pushes: 12, memory_mb: 1.0, workers: 1 }, 6);
+        // Behind the last whole second, and counted all the same.
+        oracle.answered(Duration::from_millis(2));
+        oracle.dropped(1, "soak-1/0", 0, "end of stream");
         let seen = oracle.finish();
         let [first, second] = &seen.samples[..] else { panic!("two") };
         assert_eq!((first.rtt_p50_us, first.pushes, first.lost), (Some(2000), 10, 0));
         assert_eq!((second.rtt_p50_us, second.pushes, second.lost), (None, 2, 1));
-        assert!(seen.quiet.is_some() && seen.churn.is_none());
+        assert_eq!((second.messages, second.unexpected_drops), (1, 1));
+        assert!(seen.quiet.is_some() && seen.churn.is_some());
     }
 }
