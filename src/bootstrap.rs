@@ -16,6 +16,7 @@ use self::tls::Https;
 const ENVOY: &str = include_str!("bootstrap/envoy.yaml");
 const SCOPES: &str = include_str!("bootstrap/scopes.yaml");
 const LADDER: &str = include_str!("bootstrap/ladder.yaml");
+const PLAYER: &str = include_str!("bootstrap/player.yaml");
 const TABLE: &str = include_str!("bootstrap/table.yaml");
 const HTTPS: &str = include_str!("bootstrap/https.yaml");
 const ON_DEMAND: &str = include_str!("bootstrap/on-demand.yaml");
@@ -255,6 +256,7 @@ pub fn bootstrap(options: &Options) -> String {
             ("http", &listen_address(options.http)),
             ("routes", routes),
             ("ladder", ladder),
+            ("player", PLAYER),
             ("keepalive", keepalive),
             ("players", players),
             ("https", https.as_deref().unwrap_or_default()),

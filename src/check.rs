@@ -1,6 +1,7 @@
 //! `tidegate check`: what fleet files and manifests would do, and every problem with its place. No control
 //! plane needed.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -8,7 +9,7 @@ use serde::Serialize;
 
 use crate::engine::Engine;
 use crate::kinds::Rules;
-use crate::model::{Event, Problem};
+use crate::model::{Event, Problem, RouteKey};
 use crate::report::{self, RouteRow, ServerRow};
 use crate::sources::files;
 
@@ -60,7 +61,16 @@ impl Checked {
     pub fn wrongs(&self) -> usize {
         let of_servers =
             self.servers.iter().map(|server| server.row.server.problems.len() + server.row.lost.len());
-        self.problems.len() + of_servers.sum::<usize>()
+        self.problems.len() + of_servers.sum::<usize>() + self.of_routes().len()
+    }
+
+    /// What of the holders of a route does not fit together; each once, whatever gateways it has rows for.
+    fn of_routes(&self) -> BTreeSet<(RouteKey, &str)> {
+        let problems = self
+            .routes
+            .iter()
+            .flat_map(|row| row.problems.iter().map(|problem| (row.key(), problem.as_str())));
+        problems.collect()
     }
 }
 
@@ -85,6 +95,9 @@ impl fmt::Display for Checked {
             for (key, winner) in &row.lost {
                 writeln!(f, "  {at}: {key} is held by {winner}, which is older or comes first")?;
             }
+        }
+        for (key, problem) in self.of_routes() {
+            writeln!(f, "{key}: {problem}")?;
         }
         for problem in &self.problems {
             writeln!(f, "{problem}")?;

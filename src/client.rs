@@ -126,7 +126,7 @@ fn trimmed(text: &str) -> String {
 }
 
 fn routes(value: &Value) -> String {
-    let mut table = table(&["ROUTE", "STATE", "ENVOYS", "HOLDERS", "LOST BY", "REFUSED"]);
+    let mut table = table(&["ROUTE", "STATE", "ENVOYS", "HOLDERS", "LOST BY", "REFUSED", "PROBLEMS"]);
     for row in rows(value) {
         let path = word(&row["path"]);
         let gateway = row["gateway"].as_str().map(|gateway| format!(" ({gateway})")).unwrap_or_default();
@@ -134,12 +134,27 @@ fn routes(value: &Value) -> String {
             format!("{}{}{gateway}", word(&row["host"]), if path == "/" { "" } else { &path }),
             word(&row["state"]),
             format!("{}/{}", row["acknowledged"], row["envoys"]),
-            words(&row["holders"]),
+            holders(row),
             words(&row["lost"]),
             pairs(&row["refused"], ": "),
+            rows(&row["problems"]).map(word).collect::<Vec<_>>().join("; "),
         ]);
     }
     printed(&table, "routes")
+}
+
+/// Who holds a route; of a share also who takes what part of the new players, and why others take none.
+fn holders(row: &Value) -> String {
+    let members: Vec<_> = rows(&row["members"])
+        .map(|member| {
+            let state = word(&member["state"]);
+            let part = if state == "open" { format!("{}%", member["percent"]) } else { state };
+            let version = member["version"].as_u64().filter(|version| *version > 0);
+            let version = version.map(|version| format!(" v{version}")).unwrap_or_default();
+            format!("{}{version} {part}", word(&member["server"]))
+        })
+        .collect();
+    if members.is_empty() { words(&row["holders"]) } else { members.join(", ") }
 }
 
 fn servers(value: &Value) -> String {
@@ -194,6 +209,10 @@ fn envoys(value: &Value) -> String {
 
 fn explanation(value: &Value) -> String {
     let mut lines = vec![word(&value["verdict"])];
+    if value["route"]["members"].as_array().is_some_and(|members| !members.is_empty()) {
+        lines.push(format!("  members {}", holders(&value["route"])));
+    }
+    lines.extend(rows(&value["route"]["problems"]).map(|problem| format!("  problem {}", word(problem))));
     for rung in rows(&value["tried"]) {
         let found = if rung["found"] == true { "found" } else { "-" };
         lines.push(format!("  scope {:40} {found}", word(&rung["scope"])));
@@ -218,6 +237,20 @@ mod tests {
     #[test]
     fn an_empty_list_says_so() {
         assert_eq!(routes(&json!([])), "no routes");
+    }
+
+    #[test]
+    fn a_share_tells_who_takes_whom() {
+        let member = |server: &str, state: &str, percent: f64, version: u32| json!({ "server": server, "state": state, "percent": percent, "version": version });
+        let row = json!({
+            "host": "a.x", "path": "/", "state": "open", "acknowledged": 1, "envoys": 1, "holders": ["a", "b", "c"],
+            "members": [member("a", "open", 33.3, 0), member("b", "open", 66.7, 2), member("c", "standby", 0.0, 2)],
+            "problems": ["they differ"], "refused": {},
+        });
+        let text = routes(&json!([row]));
+        assert!(text.contains("a 33.3%, b v2 66.7%, c v2 standby") && text.contains("they differ"), "{text}");
+        let text = explanation(&json!({ "verdict": "v", "tried": [], "servers": [], "route": row }));
+        assert_eq!(text, "v\n  members a 33.3%, b v2 66.7%, c v2 standby\n  problem they differ");
     }
 
     #[test]

@@ -378,6 +378,35 @@ impl Default for Weight {
     }
 }
 
+/// Who of a share takes new players first, 0 to 100: those of a lower one only while nobody of a higher one is open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Priority(pub u8);
+
+impl Priority {
+    /// The most a server can ask for.
+    pub const MAX: u8 = 100;
+}
+
+/// How a player who comes back is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Affinity {
+    /// Not at all: each join is a new one.
+    #[default]
+    None,
+    /// By a cookie, which leads to the same server while that is open.
+    Cookie,
+}
+
+/// The generation of the game that a server runs, 0 to 1000000. A player of a share never goes back to a lower one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct GameVersion(pub u32);
+
+impl GameVersion {
+    /// The most a server can state.
+    pub const MAX: u32 = 1_000_000;
+}
+
 /// Servers that agree to hold a host and path together. Two namespaces never share: a stranger
 /// can't join a share by guessing its name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -477,6 +506,12 @@ pub struct Desired {
     pub share: Option<Share>,
     /// Its part of a share's players.
     pub weight: Weight,
+    /// Whether a share's new players are its own, or wait for others to close.
+    pub priority: Priority,
+    /// How a player of its share who comes back is known.
+    pub affinity: Affinity,
+    /// The generation of the game that it runs.
+    pub version: GameVersion,
     /// More sessions than this, on one Envoy, get 503.
     pub max_sessions: Option<u32>,
     /// Most connections of one Envoy to it.

@@ -13,6 +13,10 @@ use crate::model::{Gateway, Gateways, Host, PathPrefix, Problem, RouteKey, Serve
 use crate::snapshot::{Kind, Name, Revision, Snapshot};
 use crate::translate;
 
+mod members;
+
+pub use members::Member;
+
 /// Most servers that an explanation lists.
 const MAX_HINTS: usize = 20;
 
@@ -75,6 +79,10 @@ pub struct RouteRow {
     pub holders: Vec<String>,
     /// Who claims it and lost.
     pub lost: Vec<String>,
+    /// What each holder has of the players; none where it is not shared.
+    pub members: Vec<Member>,
+    /// What of the holders does not fit together.
+    pub problems: Vec<String>,
 }
 
 impl RouteRow {
@@ -126,6 +134,8 @@ fn route(engine: &Engine, key: &RouteKey, view: Option<&Gateway>) -> Option<Rout
         scope: scope.to_string(),
         state,
         lost: lost.collect(),
+        members: members::members(&holders),
+        problems: members::problems(&holders),
         holders: holders.iter().map(|server| server.id.to_string()).collect(),
     })
 }
@@ -292,6 +302,14 @@ fn longest(engine: &Engine, host: &Host, path: &str, gateway: &Gateway) -> Optio
 fn explained(engine: &Engine, tried: Vec<Rung>, row: RouteRow) -> Explanation {
     let key = RouteKey { host: row.host.clone(), path: row.path.clone() };
     let verdict = match row.state {
+        "open" if !row.members.is_empty() => {
+            let taking: Vec<_> = row.members.iter().filter(|member| member.state == "open").collect();
+            let named =
+                taking.iter().take(MAX_HINTS).map(|member| format!("{} {}%", member.server, member.percent));
+            let more = taking.len().saturating_sub(MAX_HINTS);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            format!("{key} is open, new players go to {}{more}", named.collect::<Vec<_>>().join(", "))
+        }
         "open" => format!("{key} is open: {}", row.holders.join(", ")),
         state => format!("503: {key} is {state}: {}", row.holders.join(", ")),
     };

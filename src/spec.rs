@@ -14,14 +14,15 @@ use http::Uri;
 use jiff::SignedDuration;
 
 use crate::model::{
-    Age, Desired, Gateway, Gateways, Host, MAX_NAME, Mode, PathPrefix, Problem, ProblemKind, Protocol,
-    Redirect, RouteKey, Server, ServerId, Share, Weight, is_name,
+    Affinity, Age, Desired, GameVersion, Gateway, Gateways, Host, MAX_NAME, Mode, PathPrefix, Priority,
+    Problem, ProblemKind, Protocol, Redirect, RouteKey, Server, ServerId, Share, Weight, is_name,
 };
 
 /// All our annotations begin with this.
 pub const PREFIX: &str = "tidegate.dev/";
 /// The annotation that says where players reach a server: its URLs, comma-separated. It is written, not read.
 pub const URL: &str = "tidegate.dev/url";
+const SHARE: &str = "tidegate.dev/share";
 /// Most hosts, gateways or maintenance paths one server may name.
 pub const MAX_ITEMS: usize = 64;
 /// Longest annotation value that is read, in bytes.
@@ -35,7 +36,7 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_hours(1);
 const MAX_IDLE_TIMEOUT: Duration = Duration::from_hours(30 * 24);
 
 /// Every annotation, without its prefix.
-const KNOWN: [&str; 17] = [
+const KNOWN: [&str; 20] = [
     "host",
     "path",
     "strip-prefix",
@@ -44,6 +45,9 @@ const KNOWN: [&str; 17] = [
     "gateway",
     "share",
     "weight",
+    "priority",
+    "affinity",
+    "version",
     "drain",
     "maintenance",
     "maintenance-paths",
@@ -172,6 +176,13 @@ impl<'a> Reader<'a> {
                 .unwrap_or(IDLE_TIMEOUT),
             share: self.share(),
             weight: self.value("weight", "a whole number from 0 to 1000", weight).unwrap_or_default(),
+            priority: self.shared(
+                "priority",
+                "a whole number from 0 to 100; the highest takes new players first",
+                priority,
+            ),
+            affinity: self.shared("affinity", "\"cookie\" or \"none\"", affinity),
+            version: self.shared("version", "a whole number from 0 to 1000000", version),
             response_timeout: self.value(
                 "response-timeout",
                 "a duration from 1s to 720h such as 15s or 5m; 0s for never",
@@ -409,6 +420,26 @@ impl<'a> Reader<'a> {
         Some(Share { namespace: self.facts.id.namespace().into(), name })
     }
 
+    /// What means something among the members of a share only.
+    fn shared<T: Default + PartialEq>(
+        &mut self,
+        key: &str,
+        expected: &str,
+        parse: fn(&str) -> Option<T>,
+    ) -> T {
+        let value = self.value(key, expected, parse).unwrap_or_default();
+        let is_alone = !self.facts.layers.iter().any(|layer| layer.values.contains_key(SHARE));
+        if is_alone
+            && value != T::default()
+            && let Some(Written { field, .. }) = self.written(key)
+        {
+            let why =
+                "does nothing without tidegate.dev/share, the name that servers of one host have in common";
+            self.wrong(ProblemKind::Missing, field, why);
+        }
+        value
+    }
+
     fn mode(&mut self, endpoint: Option<SocketAddr>, routes: &[RouteKey]) -> Mode {
         let maintenance = self.maintenance();
         let drain = self.drain(routes);
@@ -517,6 +548,22 @@ fn protocol(text: &str) -> Option<Protocol> {
 
 fn weight(text: &str) -> Option<Weight> {
     text.parse().ok().filter(|weight| *weight <= Weight::MAX).map(Weight)
+}
+
+fn priority(text: &str) -> Option<Priority> {
+    text.parse().ok().filter(|priority| *priority <= Priority::MAX).map(Priority)
+}
+
+fn affinity(text: &str) -> Option<Affinity> {
+    match text {
+        "none" => Some(Affinity::None),
+        "cookie" => Some(Affinity::Cookie),
+        _ => None,
+    }
+}
+
+fn version(text: &str) -> Option<GameVersion> {
+    text.parse().ok().filter(|version| *version <= GameVersion::MAX).map(GameVersion)
 }
 
 fn duration(text: &str) -> Option<Duration> {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    Age, Desired, Gateways, Host, Mode, PathPrefix, Protocol, RouteKey, Server, ServerId, Source, Weight,
+    Affinity, Age, Desired, GameVersion, Gateways, Host, Mode, PathPrefix, Priority, Protocol, RouteKey,
+    Server, ServerId, Source, Weight,
 };
 
 pub(crate) const SOURCE: Source = Source("test");
@@ -52,6 +53,9 @@ pub(crate) fn server_with(name: &str, keys: &[&str], change: impl FnOnce(&mut Se
             idle_timeout: Duration::from_hours(1),
             share: None,
             weight: Weight::default(),
+            priority: Priority::default(),
+            affinity: Affinity::default(),
+            version: GameVersion::default(),
             response_timeout: None,
             https_redirect: false,
             max_sessions: None,

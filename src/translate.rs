@@ -6,21 +6,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use envoy_types::pb::envoy::config::route::v3::scoped_route_configuration::{Key, key};
-use envoy_types::pb::envoy::config::route::v3::{RouteConfiguration, ScopedRouteConfiguration, VirtualHost};
-use envoy_types::pb::google::protobuf::{Any, BoolValue, Duration as ProtoDuration, UInt32Value};
-use prost::encoding::{WireType, encode_key, encode_varint};
+use envoy_types::pb::google::protobuf::{Any, Duration as ProtoDuration, UInt32Value};
 use prost::{Message, Name as ProtoName};
 
 use crate::model::{Host, PathPrefix, Server, ServerId};
 use crate::snapshot::{Name, Resource};
+use share::{PLAYER_HEADER, VERSION_HEADER};
 
 mod cluster;
 mod matcher;
 mod routes;
+mod share;
+mod wire;
 
 pub use cluster::cluster;
 pub use routes::{is_open, open};
+pub use share::{MAX_VERSIONS, takers};
 
 /// The type URL of clusters.
 pub const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
@@ -70,13 +71,18 @@ pub fn scope_name(host: &Host, segment: Option<&str>) -> Name {
 /// One scope with its routes inline. `held` is not empty.
 pub fn scope(name: &Name, held: &[Held]) -> Resource {
     let key = if **name == *ANY_SCOPE { ANY_HOST } else { name };
-    let key = Key {
-        fragments: vec![key::Fragment { r#type: Some(key::fragment::Type::StringKey(key.to_owned())) }],
-    };
-    let mut content = ScopedRouteConfiguration { key: Some(key), ..Default::default() }.encode_to_vec();
-    let mut configuration = route_configuration(name).encode_to_vec();
-    append(&mut configuration, tags::VIRTUAL_HOSTS, &virtual_host(name, "*", held));
-    append(&mut content, tags::ROUTE_CONFIGURATION, &configuration);
+    let mut content = Vec::with_capacity(512);
+    let buffer = &mut content;
+    wire::message(tags::SCOPE_KEY, buffer, |inner| {
+        wire::message(tags::FRAGMENTS, inner, |fragment| {
+            wire::bytes(tags::STRING_KEY, key.as_bytes(), fragment);
+        });
+    });
+    wire::message(tags::ROUTE_CONFIGURATION, buffer, |configuration| {
+        wire::bytes(tags::NAME, name.as_bytes(), configuration);
+        virtual_host(name, "*", held, configuration);
+        late_clusters(configuration);
+    });
     Resource::new(name, &content)
 }
 
@@ -84,65 +90,82 @@ pub fn scope(name: &Name, held: &[Held]) -> Resource {
 /// takes it again. In protobuf a second occurrence of a message is merged into the first: the name behind
 /// replaces the one before.
 pub fn renamed(scope: &str, generation: &str) -> Vec<u8> {
-    let renamed = RouteConfiguration { name: format!("{scope}#{generation}"), ..Default::default() };
+    let name = format!("{scope}#{generation}");
     let mut behind = Vec::new();
-    append(&mut behind, tags::ROUTE_CONFIGURATION, &renamed.encode_to_vec());
+    wire::message(tags::ROUTE_CONFIGURATION, &mut behind, |renamed| {
+        wire::bytes(tags::NAME, name.as_bytes(), renamed);
+    });
     behind
 }
 
 /// All routes of a gateway as one RouteConfiguration, for Envoys that can't use scopes.
 pub fn table(hosts: impl IntoIterator<Item = (Host, Vec<Held>)>) -> Resource {
-    let mut content = RouteConfiguration {
-        // Scopes cut the port off by their key; a table has to be told.
-        ignore_port_in_host_matching: true,
-        ..route_configuration("")
-    }
-    .encode_to_vec();
+    let mut content = Vec::new();
     for (host, held) in hosts {
-        append(&mut content, tags::VIRTUAL_HOSTS, &virtual_host(host.as_str(), host.as_str(), &held));
+        virtual_host(host.as_str(), host.as_str(), &held, &mut content);
     }
+    late_clusters(&mut content);
+    // Scopes cut the port off by their key; a table has to be told.
+    wire::number(tags::IGNORE_PORT_IN_HOST_MATCHING, 1, &mut content);
     Resource::new(TABLE, &content)
 }
 
-fn route_configuration(name: &str) -> RouteConfiguration {
-    RouteConfiguration {
-        name: name.to_owned(),
-        // A cluster that is late costs its own players a 503 until it comes, not everybody a NACK.
-        validate_clusters: Some(BoolValue { value: false }),
-        ..Default::default()
-    }
+/// A cluster that is late costs its own players a 503 until it comes, not everybody a NACK.
+fn late_clusters(configuration: &mut Vec<u8>) {
+    // A `BoolValue` that is false: there, and empty.
+    wire::bytes(tags::VALIDATE_CLUSTERS, &[], configuration);
 }
 
-/// The field numbers that pieces are joined by.
+/// Field numbers of what holds the routes.
 mod tags {
-    pub(super) const VIRTUAL_HOSTS: u32 = 2; // RouteConfiguration.virtual_hosts
-    pub(super) const ROUTE_CONFIGURATION: u32 = 5; // ScopedRouteConfiguration.route_configuration
-    pub(super) const MATCHER: u32 = 21; // VirtualHost.matcher
+    /// `ScopedRouteConfiguration`
+    pub(super) const SCOPE_KEY: u32 = 3;
+    pub(super) const ROUTE_CONFIGURATION: u32 = 5;
+    /// `ScopedRouteConfiguration.Key.fragments`, `Fragment.string_key`
+    pub(super) const FRAGMENTS: u32 = 1;
+    pub(super) const STRING_KEY: u32 = 1;
+    /// Of `RouteConfiguration` and `VirtualHost`.
+    pub(super) const NAME: u32 = 1;
+    /// `RouteConfiguration`
+    pub(super) const VIRTUAL_HOSTS: u32 = 2;
+    pub(super) const VALIDATE_CLUSTERS: u32 = 7;
+    pub(super) const IGNORE_PORT_IN_HOST_MATCHING: u32 = 14;
+    /// `VirtualHost`
+    pub(super) const DOMAINS: u32 = 2;
+    pub(super) const ROUTES: u32 = 3;
+    pub(super) const REQUEST_HEADERS_TO_REMOVE: u32 = 13;
+    pub(super) const MATCHER: u32 = 21;
 }
 
-fn append(message: &mut Vec<u8>, tag: u32, field: &[u8]) {
-    encode_key(tag, WireType::LengthDelimited, message);
-    encode_varint(field.len() as u64, message);
-    message.extend_from_slice(field);
-}
-
-fn virtual_host(name: &str, domain: &str, held: &[Held]) -> Vec<u8> {
+fn virtual_host(name: &str, domain: &str, held: &[Held], configuration: &mut Vec<u8>) {
     // A prefix sorts before all that extend it, so the reverse order tries the longest first.
     let mut held: Vec<_> = held.iter().collect();
     held.sort_by(|one, other| other.path.cmp(&one.path));
-    let mut host = VirtualHost {
-        name: name.to_owned(),
-        domains: vec![domain.to_owned()],
-        request_headers_to_remove: vec![SCOPE_HEADER.to_owned()],
-        ..Default::default()
+    let is_shared = held.iter().any(|held| held.holders.iter().any(|server| server.desired.share.is_some()));
+    let hidden = if is_shared { &[SCOPE_HEADER, PLAYER_HEADER, VERSION_HEADER][..] } else { &[SCOPE_HEADER] };
+    let listed = || held.iter().flat_map(|held| routes::routes(held));
+    let mut sticky = held.iter().flat_map(|held| routes::sticky(held)).peekable();
+    let matcher = match (sticky.peek().is_some(), held.len() < MAP_FROM) {
+        (false, true) => None,
+        (false, false) => Some(matcher::prefix_map(&held)),
+        (true, true) => Some(matcher::player_map(sticky, matcher::list(listed().collect()))),
+        (true, false) => Some(matcher::player_map(sticky, matcher::prefix_map(&held).into())),
     };
-    if held.len() < MAP_FROM {
-        host.routes = held.iter().flat_map(|held| routes::routes(held)).collect();
-        return host.encode_to_vec();
-    }
-    let mut bytes = host.encode_to_vec();
-    append(&mut bytes, tags::MATCHER, &matcher::prefix_map(&held).encode_to_vec());
-    bytes
+    wire::message(tags::VIRTUAL_HOSTS, configuration, |host| {
+        wire::bytes(tags::NAME, name.as_bytes(), host);
+        wire::bytes(tags::DOMAINS, domain.as_bytes(), host);
+        if matcher.is_none() {
+            for route in listed() {
+                wire::bytes(tags::ROUTES, &route.encode_to_vec(), host);
+            }
+        }
+        for header in hidden {
+            wire::bytes(tags::REQUEST_HEADERS_TO_REMOVE, header.as_bytes(), host);
+        }
+        if let Some(matcher) = matcher {
+            wire::bytes(tags::MATCHER, &matcher.encode_to_vec(), host);
+        }
+    });
 }
 
 fn uint(value: u32) -> UInt32Value {

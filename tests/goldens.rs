@@ -15,7 +15,10 @@ use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::UpstreamTlsC
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use envoy_types::pb::envoy::r#type::matcher::v3::HttpRequestHeaderMatchInput;
 use envoy_types::pb::google::protobuf::Any;
-use envoy_types::pb::xds::r#type::matcher::v3::matcher::{matcher_tree::TreeType, on_match};
+use envoy_types::pb::xds::r#type::matcher::v3::Matcher;
+use envoy_types::pb::xds::r#type::matcher::v3::matcher::{
+    MatcherType, OnMatch, matcher_tree::TreeType, on_match,
+};
 use prost::Message;
 use tidegate::engine::Engine;
 use tidegate::model::{Event, Gateway};
@@ -123,23 +126,43 @@ fn content(url: &str, name: &str, resource: &Resource) -> String {
 fn configuration(mut configuration: RouteConfiguration) -> String {
     let mut maps = String::new();
     for host in &mut configuration.virtual_hosts {
-        let Some(tree) = host.matcher.take().map(|matcher| matcher.matcher_type.unwrap()) else { continue };
-        let envoy_types::pb::xds::r#type::matcher::v3::matcher::MatcherType::MatcherTree(tree) = tree else {
-            panic!()
-        };
-        writeln!(maps, "matcher of {}: {}", host.name, pretty(&tree.input.unwrap()).trim_end()).unwrap();
-        let Some(TreeType::PrefixMatchMap(map)) = tree.tree_type else { panic!() };
-        let mut map: Vec<_> = map.map.into_iter().collect();
-        map.sort_by(|(one, _), (other, _)| one.cmp(other));
-        for (key, matched) in map {
-            let Some(on_match::OnMatch::Action(action)) = matched.on_match else { panic!() };
-            let Any { type_url, value } = action.typed_config.unwrap();
-            assert!(type_url.ends_with("/envoy.config.route.v3.RouteList"), "{type_url}");
-            writeln!(maps, "prefix {key:?}: {}", pretty(&RouteList::decode(&*value).unwrap()).trim_end())
-                .unwrap();
-        }
+        let Some(matcher) = host.matcher.take() else { continue };
+        write!(maps, "matcher of {}", host.name).unwrap();
+        render_matcher(matcher, &mut maps);
     }
     pretty(&configuration) + &maps
+}
+
+fn render_matcher(matcher: Matcher, out: &mut String) {
+    let Some(MatcherType::MatcherTree(tree)) = matcher.matcher_type else { panic!() };
+    writeln!(out, ": {}", pretty(&tree.input.unwrap()).trim_end()).unwrap();
+    let (word, map) = match tree.tree_type {
+        Some(TreeType::PrefixMatchMap(map)) => ("prefix", map),
+        Some(TreeType::ExactMatchMap(map)) => ("exactly", map),
+        other => panic!("{other:?}"),
+    };
+    let mut map: Vec<_> = map.map.into_iter().collect();
+    map.sort_by(|(one, _), (other, _)| one.cmp(other));
+    for (key, matched) in map {
+        write!(out, "{word} {key:?}").unwrap();
+        render_match(matched, out);
+    }
+    if let Some(others) = matcher.on_no_match {
+        write!(out, "others").unwrap();
+        render_match(*others, out);
+    }
+}
+
+fn render_match(matched: OnMatch, out: &mut String) {
+    match matched.on_match {
+        Some(on_match::OnMatch::Matcher(matcher)) => render_matcher(*matcher, out),
+        Some(on_match::OnMatch::Action(action)) => {
+            let Any { type_url, value } = action.typed_config.unwrap();
+            assert!(type_url.ends_with("/envoy.config.route.v3.RouteList"), "{type_url}");
+            writeln!(out, ": {}", pretty(&RouteList::decode(&*value).unwrap()).trim_end()).unwrap();
+        }
+        None => panic!("no action"),
+    }
 }
 
 /// Lines that say nothing: the value that protobuf has for a field that was not set.

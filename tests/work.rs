@@ -11,8 +11,8 @@ use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use prost::Message;
 use tidegate::engine::Engine;
 use tidegate::model::{
-    Age, Desired, Event, Gateways, Host, Mode, PathPrefix, Protocol, RouteKey, Server, ServerId, Source,
-    Weight,
+    Affinity, Age, Desired, Event, GameVersion, Gateways, Host, Mode, PathPrefix, Priority, Protocol,
+    RouteKey, Server, ServerId, Source, Weight,
 };
 use tidegate::session::{Push, Request, Session, World};
 use tidegate::snapshot::Snapshot;
@@ -36,6 +36,9 @@ fn server(number: usize, port: u16) -> Arc<Server> {
             https_redirect: false,
             share: None,
             weight: Weight::default(),
+            priority: Priority::default(),
+            affinity: Affinity::default(),
+            version: GameVersion::default(),
             max_sessions: None,
             max_connections: None,
             max_pending: None,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::claims::Standing;
-use crate::model::{Age, Gateways, Share, Weight};
+use crate::model::{Affinity, Age, GameVersion, Gateways, Priority, Share, Weight};
 use crate::snapshot::{Applied, Snapshot};
 use crate::testkit::{SOURCE, id, key, seed, server, server_with};
 
@@ -196,6 +196,9 @@ fn random_server(random: &mut fastrand::Rng) -> Arc<Server> {
         let desired = &mut server.desired;
         desired.endpoint = (random.u8(0..8) > 0).then(|| ([10, 0, 0, random.u8(1..4)], 7000).into());
         desired.weight = Weight([0, 100, 300][random.usize(0..3)]);
+        desired.priority = Priority(random.u8(0..2));
+        desired.affinity = [Affinity::None, Affinity::Cookie][random.usize(0..2)];
+        desired.version = GameVersion(random.u32(0..3));
         desired.share =
             (random.u8(0..3) == 0).then(|| Share { namespace: "default".into(), name: "s".into() });
         desired.gateways = match random.u8(0..4) {
@@ -319,4 +322,38 @@ fn work_one_change_costs_the_same_among_any_number() {
             assert_eq!(one_change(fleet, layout), small, "{fleet} servers");
         }
     }
+}
+
+/// What each of some changes of a member costs among `fleet` servers that have nothing to do with it.
+fn a_member_changes(fleet: usize, changes: &[fn(&mut Server)]) -> Vec<(Work, Applied)> {
+    let (mut engine, mut snapshot) = synced();
+    let member = |name: &str, change: &dyn Fn(&mut Server)| {
+        server_with(name, &["lobby.x"], |server| {
+            server.desired.share = Some(Share { namespace: "default".into(), name: "lobby".into() });
+            server.desired.affinity = Affinity::Cookie;
+            change(server);
+        })
+    };
+    let others = (0..fleet).map(|i| server(&format!("s{i:06}"), &[&format!("s{i:06}.x")]));
+    let servers = others.chain(["a", "b", "c"].map(|name| member(name, &|_| ()))).collect();
+    run(&mut engine, &mut snapshot, [Event::Reset { source: SOURCE, servers }]);
+    let mut run =
+        |change: &fn(&mut Server)| run(&mut engine, &mut snapshot, [Event::Upsert(member("b", change))]);
+    changes.iter().map(&mut run).collect()
+}
+
+#[test]
+fn work_a_member_that_changes_costs_its_own_host_and_not_the_fleet() {
+    let changes: [fn(&mut Server); 4] = [
+        |server| server.desired.weight = Weight(0),
+        |server| server.desired.priority = Priority(1),
+        |server| server.desired.version = GameVersion(2),
+        |server| server.desired.mode = Mode::Draining { redirect: None },
+    ];
+    let small = a_member_changes(1_000, &changes);
+    for (work, applied) in &small {
+        assert_eq!((work.servers, work.keys, work.translations), (1, 1, 2));
+        assert_eq!((applied.upserted, applied.removed), (1, 0), "one scope, and the same cluster");
+    }
+    assert_eq!(a_member_changes(100_000, &changes), small);
 }

@@ -279,3 +279,52 @@ fn what_is_too_much_is_cut_and_said() {
     let many: Vec<_> = many.iter().map(|(key, value)| (key.as_str(), *value)).collect();
     assert_eq!(read_with(&many, |_| ()).problems.len(), MAX_PROBLEMS);
 }
+
+#[test]
+fn a_member_of_a_share_states_its_priority_affinity_and_version() {
+    let desired =
+        good(&[("share", "s"), ("priority", "100"), ("affinity", "cookie"), ("version", "1000000")]);
+    assert_eq!(
+        (desired.priority, desired.affinity, desired.version),
+        (Priority(100), Affinity::Cookie, GameVersion(1_000_000))
+    );
+    let desired = good(&[("share", "s"), ("priority", "0"), ("affinity", "none"), ("version", "0")]);
+    assert_eq!(
+        (desired.priority, desired.affinity, desired.version),
+        (Priority::default(), Affinity::default(), GameVersion::default())
+    );
+    assert_eq!(
+        good(&[("affinity", "none"), ("version", "0")]).version,
+        GameVersion(0),
+        "a default needs no share"
+    );
+}
+
+#[test]
+fn a_bad_priority_affinity_or_version_leaves_the_default_and_says_what_was_expected() {
+    for (key, text, expected) in [
+        ("priority", "101", "is not a whole number from 0 to 100"),
+        ("priority", "-1", "is not a whole number from 0 to 100"),
+        ("priority", "high", "is not a whole number from 0 to 100"),
+        ("affinity", "Cookie", "is not \"cookie\" or \"none\""),
+        ("affinity", "ip", "is not \"cookie\" or \"none\""),
+        ("version", "1000001", "is not a whole number from 0 to 1000000"),
+        ("version", "1.2", "is not a whole number from 0 to 1000000"),
+        ("version", "", "is not a whole number from 0 to 1000000"),
+    ] {
+        let (why, desired) = problem(&[("share", "s"), (key, text)]);
+        assert!(why.contains(&format!("tidegate.dev/{key}\"]: {text:?} {expected}")), "{why}");
+        assert_eq!(
+            (desired.priority, desired.affinity, desired.version),
+            (Priority::default(), Affinity::default(), GameVersion::default())
+        );
+    }
+}
+
+#[test]
+fn what_is_for_members_of_a_share_says_so_alone() {
+    for (key, text) in [("priority", "1"), ("affinity", "cookie"), ("version", "1")] {
+        let (why, _) = problem(&[(key, text)]);
+        assert!(why.contains("does nothing without tidegate.dev/share"), "{why}");
+    }
+}

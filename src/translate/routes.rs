@@ -19,6 +19,7 @@ use envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher;
 use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use serde_json::json;
 
+use super::share::{Ticket, lots, of_versions};
 use super::{Held, RETRY_AFTER, cluster_name, duration, uint};
 use crate::model::{Mode, PathPrefix, Redirect, Server};
 use crate::spec::IDLE_TIMEOUT;
@@ -36,43 +37,169 @@ pub fn open(holders: &[Arc<Server>]) -> Vec<&Server> {
 pub(super) fn routes(held: &Held) -> Vec<Route> {
     let Some(oldest) = held.holders.first() else { return Vec::new() };
     let open = open(&held.holders);
-    let first = open.first().copied().unwrap_or(oldest);
-    let mut routes = Vec::new();
-    if first.desired.https_redirect {
-        routes.push(to_https(first, &held.path));
-    }
+    let door = Door::of(held, open.first().copied().unwrap_or(oldest));
+    let mut routes = door.before();
+    let closed = |server: &Server, action| vec![door.route(server, below(&held.path), action)];
     if open.is_empty() {
-        routes.push(closed(oldest, &held.path));
+        routes.extend(closed(oldest, refused(oldest)));
         return routes;
     }
-    if let Mode::Maintenance { text, paths } = &first.desired.mode {
-        for path in paths {
-            let path = held.path.join(path);
-            routes.push(route(first, below(&path), Action::DirectResponse(refusal("maintenance", text))));
-        }
+    if door.ticket.is_none() {
+        routes.extend(door.to(&open));
+        return routes;
     }
-    let idle_timeout = first.desired.idle_timeout;
-    let action = |rewrite: &str| {
-        Action::Route(RouteAction {
-            cluster_specifier: Some(target(&open)),
-            prefix_rewrite: rewrite.to_owned(),
-            // Games hold requests open for as long as they like; only silence ends one, unless they ask.
-            timeout: Some(duration(first.desired.response_timeout.unwrap_or_default())),
-            // The listener knows the default, and lets WebSockets through: what nearly all routes would say
-            // is not said a hundred thousand times.
-            idle_timeout: (idle_timeout != IDLE_TIMEOUT).then(|| duration(idle_timeout)),
-            ..Default::default()
-        })
-    };
-    if first.desired.strip_prefix && !held.path.is_root() {
-        // Two matches, for one would make "//x" of "/game-0/x", or not match "/game-0".
-        let folder = PathSpecifier::Prefix(format!("{}/", held.path));
-        routes.push(route(first, folder, action("/")));
-        routes.push(route(first, PathSpecifier::Path(held.path.to_string()), action("/")));
-    } else {
-        routes.push(route(first, below(&held.path), action("")));
+    for lot in lots(&open) {
+        let mut some = match &lot.takers[..] {
+            [] => {
+                let message = "the servers of your version are being updated";
+                closed(door.first, Action::DirectResponse(refusal("updating", message)))
+            }
+            takers => door.to(takers),
+        };
+        if let Some(versions) = &lot.versions {
+            for matches in some.iter_mut().filter_map(|route| route.r#match.as_mut()) {
+                matches.headers.push(of_versions(versions));
+            }
+        }
+        routes.extend(some);
     }
     routes
+}
+
+/// What players who come back are known by, and the routes that lead each to its member; nothing without affinity.
+pub(super) fn sticky(held: &Held) -> Vec<(String, Vec<Route>)> {
+    let open = open(&held.holders);
+    let Some(first) = open.first() else { return Vec::new() };
+    let door = Door::of(held, first);
+    let Some(ticket) = door.ticket.as_ref().filter(|ticket| ticket.is_sticky()) else { return Vec::new() };
+    let to = |server: &&Server| {
+        let mut routes = door.before();
+        routes.extend(door.to(&[*server]));
+        (ticket.player(server), routes)
+    };
+    open.iter().map(to).collect()
+}
+
+/// A held path as its players find it; `first` decides what all holders have in common.
+struct Door<'a> {
+    held: &'a Held,
+    first: &'a Server,
+    ticket: Option<Ticket<'a>>,
+}
+
+impl<'a> Door<'a> {
+    fn of(held: &'a Held, first: &'a Server) -> Self {
+        Self { held, first, ticket: Ticket::of(held, first) }
+    }
+
+    /// What comes before the question who takes a player.
+    fn before(&self) -> Vec<Route> {
+        let Self { held, first, .. } = self;
+        let mut routes = Vec::new();
+        if first.desired.https_redirect {
+            routes.push(self.to_https());
+        }
+        if let Mode::Maintenance { text, paths } = &first.desired.mode {
+            for path in paths {
+                let path = held.path.join(path);
+                let action = Action::DirectResponse(refusal("maintenance", text));
+                routes.push(self.route(first, below(&path), action));
+            }
+        }
+        routes
+    }
+
+    /// The routes to some of the holders.
+    fn to(&self, takers: &[&Server]) -> Vec<Route> {
+        let Self { held, first, .. } = self;
+        let (target, headers) = self.target(takers);
+        let idle_timeout = first.desired.idle_timeout;
+        let action = |rewrite: &str| {
+            Action::Route(RouteAction {
+                cluster_specifier: Some(target.clone()),
+                prefix_rewrite: rewrite.to_owned(),
+                // Games hold requests open for as long as they like; only silence ends one, unless they ask.
+                timeout: Some(duration(first.desired.response_timeout.unwrap_or_default())),
+                // The listener knows the default, and lets WebSockets through: what nearly all routes would say
+                // is not said a hundred thousand times.
+                idle_timeout: (idle_timeout != IDLE_TIMEOUT).then(|| duration(idle_timeout)),
+                ..Default::default()
+            })
+        };
+        let mut routes = if first.desired.strip_prefix && !held.path.is_root() {
+            // Two matches, for one would make "//x" of "/game-0/x", or not match "/game-0".
+            let folder = PathSpecifier::Prefix(format!("{}/", held.path));
+            let file = PathSpecifier::Path(held.path.to_string());
+            vec![self.route(first, folder, action("/")), self.route(first, file, action("/"))]
+        } else {
+            vec![self.route(first, below(&held.path), action(""))]
+        };
+        for route in &mut routes {
+            route.response_headers_to_add.extend(headers.iter().cloned());
+        }
+        routes
+    }
+
+    /// Some of the holders as a route's target, and what it says to those who go there.
+    fn target(&self, takers: &[&Server]) -> (ClusterSpecifier, Option<HeaderValueOption>) {
+        let cookie = |server: &Server| self.ticket.as_ref().and_then(|ticket| ticket.cookie(server));
+        if let [one] = takers {
+            return (ClusterSpecifier::Cluster(cluster_name(&one.id)), cookie(one));
+        }
+        let clusters = takers.iter().map(|server| ClusterWeight {
+            name: cluster_name(&server.id),
+            weight: Some(uint(server.desired.weight.0.into())),
+            response_headers_to_add: cookie(server).into_iter().collect(),
+            ..Default::default()
+        });
+        let weighted = WeightedCluster { clusters: clusters.collect(), ..Default::default() };
+        (ClusterSpecifier::WeightedClusters(weighted), None)
+    }
+
+    /// Envoy writes `x-forwarded-proto` itself, or a load balancer that it trusts did.
+    fn to_https(&self) -> Route {
+        let redirect = RedirectAction {
+            scheme_rewrite_specifier: Some(SchemeRewriteSpecifier::HttpsRedirect(true)),
+            response_code: RedirectResponseCode::PermanentRedirect.into(),
+            ..Default::default()
+        };
+        let mut route = self.route(self.first, below(&self.held.path), Action::Redirect(redirect));
+        let plain = HeaderMatcher {
+            name: "x-forwarded-proto".into(),
+            header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(StringMatcher {
+                match_pattern: Some(MatchPattern::Exact("http".into())),
+                ..Default::default()
+            })),
+            ..Default::default()
+        };
+        if let Some(matches) = &mut route.r#match {
+            matches.headers.push(plain);
+        }
+        route
+    }
+
+    fn route(&self, server: &Server, path: PathSpecifier, action: Action) -> Route {
+        let refuses = matches!(action, Action::DirectResponse(_));
+        Route {
+            // Never empty: the listener's ladder takes an empty name for "no route found". What stands behind ~ is
+            // the tag that the listener looks for in the cookie.
+            name: match (&server.desired.share, &self.ticket) {
+                (Some(share), Some(ticket)) => format!("{}/{}~{}", share.namespace, share.name, ticket.tag),
+                _ => format!("{}/{}", server.id.namespace(), server.id.name()),
+            },
+            r#match: Some(RouteMatch { path_specifier: Some(path), ..Default::default() }),
+            response_headers_to_add: if refuses {
+                vec![
+                    header("retry-after", &RETRY_AFTER.to_string()),
+                    header("content-type", "application/json"),
+                ]
+            } else {
+                Vec::new()
+            },
+            action: Some(action),
+            ..Default::default()
+        }
+    }
 }
 
 /// True when it takes players on some path.
@@ -85,31 +212,10 @@ pub fn is_open(server: &Server) -> bool {
         }
 }
 
-/// Envoy writes `x-forwarded-proto` itself, or a load balancer that it trusts did.
-fn to_https(server: &Server, path: &PathPrefix) -> Route {
-    let redirect = RedirectAction {
-        scheme_rewrite_specifier: Some(SchemeRewriteSpecifier::HttpsRedirect(true)),
-        response_code: RedirectResponseCode::PermanentRedirect.into(),
-        ..Default::default()
-    };
-    let mut route = route(server, below(path), Action::Redirect(redirect));
-    let plain = HeaderMatcher {
-        name: "x-forwarded-proto".into(),
-        header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(StringMatcher {
-            match_pattern: Some(MatchPattern::Exact("http".into())),
-            ..Default::default()
-        })),
-        ..Default::default()
-    };
-    if let Some(matches) = &mut route.r#match {
-        matches.headers.push(plain);
-    }
-    route
-}
-
-fn closed(server: &Server, path: &PathPrefix) -> Route {
+/// What players are told where nobody takes them.
+fn refused(server: &Server) -> Action {
     let unusable = || Action::DirectResponse(refusal("misconfigured", "this server has no usable address"));
-    let action = match &server.desired.mode {
+    match &server.desired.mode {
         Mode::Draining { redirect: Some(redirect) } => Action::Redirect(redirection(redirect)),
         Mode::Starting => Action::DirectResponse(refusal("starting", "this server is starting")),
         Mode::Maintenance { text, .. } if text.is_empty() => {
@@ -122,26 +228,6 @@ fn closed(server: &Server, path: &PathPrefix) -> Route {
         Mode::Draining { redirect: None } | Mode::Open | Mode::Stopped => {
             Action::DirectResponse(refusal("draining", "this server takes no new players"))
         }
-    };
-    route(server, below(path), action)
-}
-
-fn route(server: &Server, path: PathSpecifier, action: Action) -> Route {
-    let refuses = matches!(action, Action::DirectResponse(_));
-    Route {
-        // Never empty: the listener's ladder takes an empty name for "no route found".
-        name: match &server.desired.share {
-            Some(share) => format!("{}/{}", share.namespace, share.name),
-            None => format!("{}/{}", server.id.namespace(), server.id.name()),
-        },
-        r#match: Some(RouteMatch { path_specifier: Some(path), ..Default::default() }),
-        response_headers_to_add: if refuses {
-            vec![header("retry-after", &RETRY_AFTER.to_string()), header("content-type", "application/json")]
-        } else {
-            Vec::new()
-        },
-        action: Some(action),
-        ..Default::default()
     }
 }
 
@@ -151,23 +237,6 @@ fn below(path: &PathPrefix) -> PathSpecifier {
         PathSpecifier::Prefix("/".into())
     } else {
         PathSpecifier::PathSeparatedPrefix(path.to_string())
-    }
-}
-
-fn target(open: &[&Server]) -> ClusterSpecifier {
-    match open {
-        [one] => ClusterSpecifier::Cluster(cluster_name(&one.id)),
-        many => ClusterSpecifier::WeightedClusters(WeightedCluster {
-            clusters: many
-                .iter()
-                .map(|server| ClusterWeight {
-                    name: cluster_name(&server.id),
-                    weight: Some(uint(server.desired.weight.0.into())),
-                    ..Default::default()
-                })
-                .collect(),
-            ..Default::default()
-        }),
     }
 }
 
@@ -199,7 +268,7 @@ fn redirection(redirect: &Redirect) -> RedirectAction {
     }
 }
 
-fn header(key: &str, value: &str) -> HeaderValueOption {
+pub(super) fn header(key: &str, value: &str) -> HeaderValueOption {
     HeaderValueOption {
         header: Some(HeaderValue { key: key.into(), value: value.into(), ..Default::default() }),
         append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),

@@ -8,6 +8,7 @@ pub mod envoy;
 pub mod fleet;
 pub mod gate;
 pub mod ground;
+pub mod joins;
 pub mod kube;
 pub mod manifests;
 pub mod players;

@@ -107,7 +107,7 @@ async fn attend(mut stream: TcpStream, name: &str, counts: &Counts) -> std::io::
         if let Some(key) = header("sec-websocket-key") {
             let accept = derive_accept_key(key.as_bytes());
             let answer = format!(
-                "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-accept: {accept}\r\n\r\n"
+                "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-accept: {accept}\r\nx-server: {name}\r\n\r\n"
             );
             stream.write_all(answer.as_bytes()).await?;
             counts.open.fetch_add(1, Ordering::SeqCst);
@@ -186,9 +186,17 @@ impl Player {
 
     /// Plays on an open WebSocket.
     pub fn on(socket: WebSocketStream<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>) -> Self {
+        Self::with_beat(socket, BEAT)
+    }
+
+    /// Plays on an open WebSocket, and says something this often: for those who are many.
+    pub fn with_beat(
+        socket: WebSocketStream<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>,
+        beat: Duration,
+    ) -> Self {
         let heard = Arc::new(AtomicU64::new(0));
         let (leave, left) = oneshot::channel();
-        let task = tokio::spawn(play(socket, heard.clone(), left));
+        let task = tokio::spawn(play(socket, beat, heard.clone(), left));
         Self { heard, leave, task }
     }
 
@@ -210,12 +218,13 @@ impl Player {
 
 async fn play<S: AsyncRead + AsyncWrite + Unpin>(
     mut socket: WebSocketStream<S>,
+    beat: Duration,
     heard: Arc<AtomicU64>,
     mut left: oneshot::Receiver<()>,
 ) -> Record {
     let mut record = Record::default();
     let (mut next, mut leaving) = (0, false);
-    let mut beat = interval(BEAT);
+    let mut beat = interval(beat);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !(leaving && next >= record.said) {
         tokio::select! {

@@ -30,6 +30,8 @@ pub(super) async fn tidegate(options: &Options, work: &Work) -> anyhow::Result<L
     let before = Before::of(work).await?;
     let mut gate = start(&binary, &envoy, folder.path(), &before, work.seed, Listeners::Static).await?;
     let planes = gate.planes.clone();
+    // Envoy has its fleet: what is counted from here on is what changes cost.
+    planes.look().await;
     let oracle = Arc::new(Oracle::new());
     let (refused, edits) = mpsc::unbounded_channel();
     let plan = schedule::faults(work.seed, &options.faults.0, millis(options.kill_every), millis(work.churn));

@@ -6,9 +6,9 @@ use std::fmt::Write;
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::Judged;
-use super::record::{Lane, Run};
+use super::record::{Lane, MarkKind, Run};
 use crate::machine::Machine;
-use crate::stats::{Samples, Summary};
+use crate::stats::{Samples, Summary, amount};
 
 /// So many of each kind are told of.
 const TOLD: usize = 20;
@@ -87,12 +87,32 @@ fn rows(lane: &Lane, judged: &Judged) -> Vec<Row> {
                 |ratio| format!("{ratio:.2}{}", if judges() && ratio > RATIO { " NOT MET" } else { "" }),
             ),
         ),
+        (
+            "RTT p99 of the median second, churn / quiet",
+            "",
+            second_ratio(lane).map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}")),
+        ),
         ("new server to first 200, p50, ms", "", of(lane.new_server_ms, |s| s.p50)),
         ("new server to first 200, p99, ms", "", of(lane.new_server_ms, |s| s.p99)),
         ("responses to Envoy, or reloads", "", pushes.to_string()),
         ("memory at most, MB", "", format!("{:.0}", most(|sample| sample.rss_mb))),
         ("workers at most", "", format!("{:.0}", most(|sample| f64::from(sample.workers)))),
     ]
+}
+
+/// The same by the median of the seconds' p99: where other work shares the machine, a second of it says nothing.
+fn second_ratio(lane: &Lane) -> Option<f64> {
+    let mut phases = lane.marks.iter().filter(|mark| mark.kind == MarkKind::Phase);
+    let begins = phases.next()?.at_ms;
+    let (ends, churns) = (phases.next()?.at_ms, phases.next()?.at_ms);
+    let median = |within: &dyn Fn(u64) -> bool| {
+        let seconds = lane.samples.iter().filter(|sample| within(sample.at_ms));
+        let p99s: Samples = seconds.filter_map(|sample| sample.rtt_p99_us).map(amount).collect();
+        p99s.summary().map(|summary| summary.p50)
+    };
+    let quiet = median(&|at| (begins + 1_000..=ends).contains(&at))?;
+    let churn = median(&|at| at > churns + 1_000)?;
+    (quiet > 0.0).then(|| churn / quiet)
 }
 
 /// Times of a debug build say nothing.
