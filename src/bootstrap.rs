@@ -7,9 +7,12 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
+/// Pages for browsers.
+pub mod page;
 /// TLS for players.
 pub mod tls;
 
+use self::page::Page;
 use self::tls::Https;
 
 /// The frame of the bootstrap; `{{name}}` is filled with a value, or with a block of lines at that depth.
@@ -20,6 +23,7 @@ const PLAYER: &str = include_str!("bootstrap/player.yaml");
 const TABLE: &str = include_str!("bootstrap/table.yaml");
 const HTTPS: &str = include_str!("bootstrap/https.yaml");
 const ON_DEMAND: &str = include_str!("bootstrap/on-demand.yaml");
+const REPLIES: &str = include_str!("bootstrap/replies.yaml");
 
 const ALL_CLUSTERS: &str = "\
 # 0s: no listener opens before Tidegate has answered. A fresh Envoy that waits is better than one that says 404 to every player.
@@ -61,6 +65,8 @@ pub struct Options {
     pub clusters: Clusters,
     /// Whether Envoy reports the live sessions of each server to Tidegate.
     pub load_reports: bool,
+    /// What browsers are shown at a host that nobody has; none: our own page.
+    pub unknown_page: Option<Page>,
 }
 
 impl Default for Options {
@@ -75,6 +81,7 @@ impl Default for Options {
             routes: Routes::default(),
             clusters: Clusters::default(),
             load_reports: true,
+            unknown_page: None,
         }
     }
 }
@@ -241,6 +248,8 @@ pub fn bootstrap(options: &Options) -> String {
     let https = options.https.as_ref().map(|https| {
         fill(HTTPS, &[("https", &listen_address(https.address)), ("secret", https.secret.as_str())])
     });
+    let unknown = page::unknown(options.unknown_page.as_ref());
+    let replies = fill(REPLIES, &[("page", page::PAGE), ("unknown", &unknown)]);
     // Anchors are for the second listener: they make it the same as the first by more than good intention.
     let (keepalive, players) = if https.is_some() { (" &keepalive", " &players") } else { ("", "") };
     fill(
@@ -256,6 +265,7 @@ pub fn bootstrap(options: &Options) -> String {
             ("http", &listen_address(options.http)),
             ("routes", routes),
             ("ladder", ladder),
+            ("replies", &replies),
             ("player", PLAYER),
             ("keepalive", keepalive),
             ("players", players),

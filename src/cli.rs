@@ -1,6 +1,7 @@
 //! What was typed, and what it means. The only reader of the command line, the environment and the
 //! configuration file.
 
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
 
 use crate::bootstrap::Options;
+use crate::bootstrap::page::{MAX_PAGE, Page};
 use crate::bootstrap::tls::{FilePath, Https};
 use crate::kinds::Rules;
 
@@ -239,6 +241,7 @@ fn bootstrap(typed: TypedBootstrap) -> anyhow::Result<Command> {
         routes,
         clusters,
         no_load_reports,
+        unknown_page,
         output,
         install,
     } = typed;
@@ -251,8 +254,29 @@ fn bootstrap(typed: TypedBootstrap) -> anyhow::Result<Command> {
         _ => None,
     };
     let load_reports = !no_load_reports;
-    let options = Options { xds, http, https, envoy_admin, gateway, node_id, routes, clusters, load_reports };
+    let unknown_page = unknown_page.as_deref().map(page).transpose()?;
+    let options = Options {
+        xds,
+        http,
+        https,
+        envoy_admin,
+        gateway,
+        node_id,
+        routes,
+        clusters,
+        load_reports,
+        unknown_page,
+    };
     Ok(Command::Bootstrap { options, output, install })
+}
+
+/// Reads no more of a file than shows that it is too long.
+fn page(path: &Path) -> anyhow::Result<Page> {
+    let about = || format!("--unknown-page {}", path.display());
+    let file = std::fs::File::open(path).with_context(about)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_PAGE as u64 + 1).read_to_end(&mut bytes).with_context(about)?;
+    Page::read(&bytes).with_context(about)
 }
 
 /// The path as a process with another working directory finds it.

@@ -518,6 +518,13 @@ pub struct Desired {
     pub max_connections: Option<u32>,
     /// Most requests that wait, at one Envoy, for a connection to it.
     pub max_pending: Option<u32>,
+    /// More new sessions than this in a second, at one Envoy, get 503.
+    pub new_sessions_per_second: Option<u32>,
+    /// Who sends a cookie of this name is let in while it drains.
+    pub drain_cookie: Option<Arc<str>>,
+    /// What those who are refused are told to wait; whole seconds, at least one.
+    #[serde(rename = "retry_after_seconds", serialize_with = "seconds")]
+    pub retry_after: Duration,
     /// Whom it lets in.
     #[serde(flatten)]
     pub mode: Mode,

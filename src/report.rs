@@ -301,6 +301,9 @@ fn longest(engine: &Engine, host: &Host, path: &str, gateway: &Gateway) -> Optio
 
 fn explained(engine: &Engine, tried: Vec<Rung>, row: RouteRow) -> Explanation {
     let key = RouteKey { host: row.host.clone(), path: row.path.clone() };
+    let holders = engine.claims().holders(&key.host, &key.path, row.gateway.as_ref());
+    let cookies: Vec<_> =
+        translate::cookies(&holders).map(|name| format!("; who sends the cookie {name} is let in")).collect();
     let verdict = match row.state {
         "open" if !row.members.is_empty() => {
             let taking: Vec<_> = row.members.iter().filter(|member| member.state == "open").collect();
@@ -311,7 +314,7 @@ fn explained(engine: &Engine, tried: Vec<Rung>, row: RouteRow) -> Explanation {
             format!("{key} is open, new players go to {}{more}", named.collect::<Vec<_>>().join(", "))
         }
         "open" => format!("{key} is open: {}", row.holders.join(", ")),
-        state => format!("503: {key} is {state}: {}", row.holders.join(", ")),
+        state => format!("503: {key} is {state}: {}{}", row.holders.join(", "), cookies.concat()),
     };
     let claimants = engine.claims().claimants(&key.host, &key.path).take(MAX_HINTS);
     let servers = claimants.map(|server| ServerRow::of(engine, server)).collect();
@@ -370,6 +373,20 @@ mod tests {
         let drained =
             server_with("a", &["a.x"], |server| server.desired.mode = Mode::Draining { redirect: None });
         assert_eq!(explain_in(vec![drained], "a.x", "/").verdict, "503: a.x is draining: test/default/a");
+    }
+
+    #[test]
+    fn a_cookie_that_passes_a_drain_is_said() {
+        let drained = server_with("a", &["a.x"], |server| {
+            server.desired.mode = Mode::Draining { redirect: None };
+            server.desired.drain_cookie = Some("seat".into());
+        });
+        assert_eq!(
+            explain_in(vec![drained], "a.x", "/").verdict,
+            "503: a.x is draining: test/default/a; who sends the cookie seat is let in"
+        );
+        let open = server_with("a", &["a.x"], |server| server.desired.drain_cookie = Some("seat".into()));
+        assert_eq!(explain_in(vec![open], "a.x", "/").verdict, "a.x is open: test/default/a");
     }
 
     #[test]

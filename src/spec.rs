@@ -18,6 +18,10 @@ use crate::model::{
     Problem, ProblemKind, Protocol, Redirect, RouteKey, Server, ServerId, Share, Weight, is_name,
 };
 
+mod levers;
+
+pub use levers::RETRY_AFTER;
+
 /// All our annotations begin with this.
 pub const PREFIX: &str = "tidegate.dev/";
 /// The annotation that says where players reach a server: its URLs, comma-separated. It is written, not read.
@@ -36,7 +40,7 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_hours(1);
 const MAX_IDLE_TIMEOUT: Duration = Duration::from_hours(30 * 24);
 
 /// Every annotation, without its prefix.
-const KNOWN: [&str; 20] = [
+const KNOWN: [&str; 23] = [
     "host",
     "path",
     "strip-prefix",
@@ -49,11 +53,14 @@ const KNOWN: [&str; 20] = [
     "affinity",
     "version",
     "drain",
+    "drain-allow-cookie",
+    "retry-after",
     "maintenance",
     "maintenance-paths",
     "max-sessions",
     "max-connections",
     "max-pending-requests",
+    "new-sessions-per-second",
     "idle-timeout",
     "response-timeout",
     "https-redirect",
@@ -196,6 +203,9 @@ impl<'a> Reader<'a> {
             ),
             max_connections: self.value("max-connections", "a whole number from 1 to 1000000", count),
             max_pending: self.value("max-pending-requests", "a whole number from 1 to 1000000", count),
+            new_sessions_per_second: self.new_sessions_per_second(),
+            drain_cookie: self.drain_cookie(),
+            retry_after: self.retry_after(),
             mode,
         }
     }

@@ -15,11 +15,14 @@ use share::{PLAYER_HEADER, VERSION_HEADER};
 
 mod cluster;
 mod matcher;
+mod pace;
+mod refusal;
 mod routes;
 mod share;
 mod wire;
 
 pub use cluster::cluster;
+pub use refusal::cookies;
 pub use routes::{is_open, open};
 pub use share::{MAX_VERSIONS, takers};
 
@@ -35,8 +38,10 @@ pub const TABLE: &str = "tidegate";
 pub const CLUSTER_PREFIX: &str = "gs/";
 /// The header that Envoy chooses a scope by. Players can't set it, servers don't see it.
 pub const SCOPE_HEADER: &str = "x-tidegate-scope";
-/// What players are told to wait before they try again, in seconds.
-pub const RETRY_AFTER: u32 = 5;
+/// Where a route that refuses has its sentence for pages, HTML-escaped: the namespace of its metadata.
+pub const TEXT_SPACE: &str = "tidegate";
+/// The field there.
+pub const TEXT_FIELD: &str = "text";
 /// From this many paths on, a scope's routes are found through a prefix map and not one by one.
 pub const MAP_FROM: usize = 32;
 

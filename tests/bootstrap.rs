@@ -13,6 +13,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use testkit::envoy::{Answer, Envoy, exchange, validate};
+use tidegate::bootstrap::page::Page;
 use tidegate::bootstrap::{Clusters, Options, Routes, bootstrap};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -40,6 +41,10 @@ fn envoy_accepts_every_bootstrap() {
             ..Options::default()
         },
         Options { node_id: "a: {b} # %c [d] & *e".parse().unwrap(), ..Options::default() },
+        Options {
+            unknown_page: Some(Page::read("%".repeat(65536).as_bytes()).unwrap()),
+            ..Options::default()
+        },
     ];
     for options in some {
         if let Err(why) = validate(&bootstrap(&options)) {
@@ -50,13 +55,13 @@ fn envoy_accepts_every_bootstrap() {
 
 /// The bootstrap with its control plane taken out, and with scopes (or one table) from a file in `folder`.
 fn alone(
-    routes: Routes,
+    options: &Options,
     folder: &Path,
     resource_type: &str,
     resources: &[Value],
     clusters: &[Value],
 ) -> String {
-    let mut config: Value = serde_saphyr::from_str(&bootstrap(&options(routes))).unwrap();
+    let mut config: Value = serde_saphyr::from_str(&bootstrap(options)).unwrap();
     config.as_object_mut().unwrap().remove("dynamic_resources").unwrap();
     config["cluster_manager"].as_object_mut().unwrap().remove("load_stats_config").unwrap();
     config["static_resources"]["clusters"] = json!(clusters);
@@ -70,7 +75,7 @@ fn alone(
     let source = json!({ "path_config_source": { "path": file }, "resource_api_version": "V3" });
     let manager =
         &mut config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"];
-    match routes {
+    match options.routes {
         Routes::Scopes => {
             manager["scoped_routes"]["scoped_rds"]["scoped_rds_config_source"] = source.clone();
             manager["scoped_routes"]["rds_config_source"] = source;
@@ -126,7 +131,8 @@ const TABLE: &str = "envoy.config.route.v3.RouteConfiguration";
 
 async fn scoped(scopes: &[Value], clusters: &[Value]) -> (Envoy, TempDir) {
     let folder = tempfile::tempdir().unwrap();
-    let mut envoy = Envoy::start(&alone(Routes::Scopes, folder.path(), SCOPE, scopes, clusters)).await;
+    let options = options(Routes::Scopes);
+    let mut envoy = Envoy::start(&alone(&options, folder.path(), SCOPE, scopes, clusters)).await;
     envoy.ready().await;
     (envoy, folder)
 }
@@ -355,6 +361,70 @@ async fn envoy_answers_in_json_where_a_server_cannot() {
     assert_eq!(envoy.stats("cluster.gs/").await, [], "stats of single servers are excluded");
 }
 
+/// As browsers ask for a page; what scripts ask for is anything.
+const BROWSER: &str = "accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n";
+
+#[tokio::test]
+async fn browsers_get_a_page_where_a_server_cannot_answer() {
+    let dead = cluster("gs/dead", closed_port().await, 100);
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let full = cluster("gs/full", server.local_addr().unwrap().port(), 0);
+    let refusal = json!({ "status": 503, "body": { "inline_string": "{\"status\":\"closed\"}" } });
+    let text =
+        json!({ "filter_metadata": { "tidegate": { "text": "&lt;b&gt; 100% %START_TIME% &quot;☀&quot;" } } });
+    let closed = json!({ "name": "closed", "match": { "prefix": "/closed" }, "direct_response": refusal, "metadata": text });
+    let away = json!({ "name": "away", "match": { "prefix": "/away" }, "redirect": { "host_redirect": "b.example.com" } });
+    let routes = [to_cluster("/dead", "gs/dead"), to_cluster("/full", "gs/full"), closed, away];
+    let (envoy, _folder) = scoped(&[scope("one", &routes)], &[dead, full]).await;
+    for (path, status, retry, text) in [
+        ("/dead", 503, Some("2"), "the server does not answer"),
+        ("/full", 503, Some("5"), "this server is full"),
+        ("/closed", 503, None, "&lt;b&gt; 100% %START_TIME% &quot;☀&quot;"),
+        ("/other", 404, None, "no server is known here"),
+    ] {
+        for accept in [BROWSER, "ACCEPT: Text/HTML\r\n"] {
+            let answer = get(&envoy, "one", path, accept).await;
+            assert_eq!((answer.status, answer.header("retry-after")), (status, retry), "{answer:?}");
+            assert_eq!(answer.header("content-type"), Some("text/html; charset=utf-8"));
+            assert_eq!(answer.header("cache-control"), Some("no-store"));
+            assert!(answer.body.contains(&format!("<h1 dir=\"auto\">{text}</h1>")), "{}", answer.body);
+            let refresh = format!("<meta http-equiv=\"refresh\" content=\"{}\">", retry.unwrap_or_default());
+            assert!(answer.body.contains(&refresh), "{}", answer.body);
+            assert!(answer.body.contains("min(32rem, 100%)"), "{}", answer.body);
+        }
+        for accept in ["", "accept: */*\r\n", "accept: application/json\r\n"] {
+            let answer = get(&envoy, "one", path, accept).await;
+            assert_eq!((answer.status, answer.header("cache-control")), (status, Some("no-store")));
+            assert!(serde_json::from_str::<Value>(&answer.body).unwrap()["status"].is_string(), "{answer:?}");
+        }
+    }
+    for accept in ["", BROWSER] {
+        let answer = get(&envoy, "one", "/away", accept).await;
+        assert_eq!((answer.status, answer.body.as_str()), (301, ""), "{answer:?}");
+        assert_eq!(answer.header("cache-control"), None);
+    }
+}
+
+#[tokio::test]
+async fn an_operator_may_have_a_page_of_their_own_for_unknown_hosts() {
+    let page = "<!doctype html>\r\n\n  <p>100% \"lost\" \\ 'é' ☀ %START_TIME% {{x}} # </p> \n\n";
+    let options =
+        Options { unknown_page: Some(Page::read(page.as_bytes()).unwrap()), ..options(Routes::Scopes) };
+    let folder = tempfile::tempdir().unwrap();
+    let scopes = [scope("one", &[to_cluster("/a", "gs/gone")])];
+    let mut envoy = Envoy::start(&alone(&options, folder.path(), SCOPE, &scopes, &[])).await;
+    envoy.ready().await;
+    for (host, path) in [("nobody.example.com", "/"), ("one", "/b")] {
+        let answer = get(&envoy, host, path, BROWSER).await;
+        assert_eq!((answer.status, answer.body.as_str()), (404, page), "{host}{path}");
+        assert_eq!(answer.header("content-type"), Some("text/html; charset=utf-8"));
+        let answer = get(&envoy, host, path, "accept: */*\r\n").await;
+        assert_eq!((answer.status, answer.header("content-type")), (404, Some("application/json")));
+    }
+    let answer = get(&envoy, "one", "/a", BROWSER).await;
+    assert!(answer.status == 503 && answer.body.contains("the server does not answer"), "{answer:?}");
+}
+
 #[tokio::test]
 async fn a_websocket_passes_the_ladder() {
     let game = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -406,7 +476,7 @@ async fn a_table_answers_without_a_ladder() {
     host["domains"] = json!(["one.example.com"]);
     let table = json!({ "name": "tidegate", "ignore_port_in_host_matching": true, "virtual_hosts": [host] });
     let folder = tempfile::tempdir().unwrap();
-    let mut envoy = Envoy::start(&alone(Routes::Table, folder.path(), TABLE, &[table], &[])).await;
+    let mut envoy = Envoy::start(&alone(&options(Routes::Table), folder.path(), TABLE, &[table], &[])).await;
     envoy.ready().await;
     assert_eq!(get(&envoy, "ONE.example.com.:80", "/x", "").await.body, "here");
     let answer = get(&envoy, "two.example.com", "/x", "").await;

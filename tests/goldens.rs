@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::route::v3::{RouteConfiguration, RouteList, ScopedRouteConfiguration};
+use envoy_types::pb::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use envoy_types::pb::envoy::r#type::matcher::v3::HttpRequestHeaderMatchInput;
@@ -258,6 +259,9 @@ fn unpacked(url: &str, bytes: &[u8]) -> String {
         }
         "envoy.type.matcher.v3.HttpRequestHeaderMatchInput" => {
             pretty(&HttpRequestHeaderMatchInput::decode(bytes).unwrap())
+        }
+        "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit" => {
+            pretty(&LocalRateLimit::decode(bytes).unwrap())
         }
         other => panic!("{other} has no reader here"),
     }

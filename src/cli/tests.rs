@@ -87,6 +87,28 @@ fn tls_needs_a_certificate_and_a_file_to_name_it_in() {
 }
 
 #[test]
+fn a_page_is_read_from_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lost.html");
+    std::fs::write(&path, "<p>100%").unwrap();
+    let line = format!("bootstrap --unknown-page {}", path.display());
+    let Command::Bootstrap { options, .. } = read(&line).unwrap() else { panic!() };
+    assert_eq!(options.unknown_page, Some(Page::read(b"<p>100%").unwrap()));
+    for (bytes, why) in [
+        (&b"\xff"[..], "is not UTF-8 at byte 0"),
+        (b"", "is empty"),
+        (&vec![b'x'; MAX_PAGE + 7], "at most 65536 are taken"),
+    ] {
+        std::fs::write(&path, bytes).unwrap();
+        let error = format!("{:#}", read(&line).unwrap_err());
+        assert!(error.contains("--unknown-page") && error.contains("lost.html"), "{error}");
+        assert!(error.contains(why), "{error}");
+    }
+    let error = format!("{:#}", read("bootstrap --unknown-page /nowhere/lost.html").unwrap_err());
+    assert!(error.contains("--unknown-page /nowhere/lost.html"), "{error}");
+}
+
+#[test]
 fn a_drain_has_an_end_behind_its_beginning() {
     let Command::Drain(drain) = read("drain --at-least 0 --at-most 0").unwrap() else { panic!() };
     assert_eq!(

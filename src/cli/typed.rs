@@ -120,6 +120,10 @@ pub(super) struct TypedBootstrap {
     /// Leave out the reports of live sessions
     #[arg(long)]
     pub(super) no_load_reports: bool,
+    /// Show browsers this page at a host that nobody has: an HTML file in UTF-8, 64 KiB at most; programs are
+    /// answered in JSON all the same
+    #[arg(long, value_name = "FILE")]
+    pub(super) unknown_page: Option<PathBuf>,
     /// Write to this file, and not to standard output; with --https also FILE with .tls.yaml in place of its .yaml,
     /// where Envoy reads which certificate to use: it must find both under the same path as here
     #[arg(short, long, value_name = "FILE")]

@@ -122,6 +122,20 @@ fn bad_values_leave_the_default() {
         ("idle-timeout", "31d"),
         ("max-sessions", "0"),
         ("share", "a b"),
+        ("retry-after", "0s"),
+        ("retry-after", "1500ms"),
+        ("retry-after", "25h"),
+        ("retry-after", "30"),
+        ("new-sessions-per-second", "0"),
+        ("new-sessions-per-second", "100001"),
+        ("new-sessions-per-second", "1.5"),
+        ("drain-allow-cookie", ""),
+        ("drain-allow-cookie", "a b"),
+        ("drain-allow-cookie", "a=b"),
+        ("drain-allow-cookie", "seat;"),
+        ("drain-allow-cookie", "(.*)"),
+        ("drain-allow-cookie", "é"),
+        ("drain-allow-cookie", &"x".repeat(65)),
     ] {
         let (why, desired) = problem(&[(key, bad)]);
         assert!(why.contains(&format!("{bad:?} is not ")), "{why}");
@@ -139,12 +153,33 @@ fn good_values_are_read() {
         ("max-sessions", "50"),
         ("share", "lobby"),
         ("gateway", "eu, us"),
+        ("retry-after", "1m30s"),
+        ("new-sessions-per-second", "20"),
+        ("drain-allow-cookie", "seat-1._x"),
     ]);
+    assert_eq!((desired.retry_after.as_secs(), desired.new_sessions_per_second), (90, Some(20)));
+    assert_eq!(desired.drain_cookie.as_deref(), Some("seat-1._x"));
     assert_eq!((desired.weight, desired.strip_prefix, desired.protocol), (Weight(0), true, Protocol::H2c));
     assert_eq!((desired.idle_timeout.as_secs(), desired.max_sessions), (5400, Some(50)));
     assert_eq!(desired.share.unwrap().namespace.as_ref(), "eu");
     assert_eq!(desired.gateways.named().count(), 2);
     assert_eq!(good(&[("idle-timeout", "0s")]).idle_timeout, Duration::ZERO);
+}
+
+#[test]
+fn the_least_and_the_most_of_an_operators_levers() {
+    for (text, seconds) in [("1s", 1), ("24h", 86_400)] {
+        assert_eq!(good(&[("retry-after", text)]).retry_after.as_secs(), seconds);
+    }
+    assert_eq!(good(&[]).retry_after, RETRY_AFTER);
+    for count in [1, 100_000] {
+        assert_eq!(
+            good(&[("new-sessions-per-second", &count.to_string())]).new_sessions_per_second,
+            Some(count)
+        );
+    }
+    let name = "x".repeat(64);
+    assert_eq!(good(&[("drain-allow-cookie", &name)]).drain_cookie.as_deref(), Some(&*name));
 }
 
 #[test]

@@ -19,6 +19,8 @@ use crate::snapshot::Resource;
 
 /// `Cluster.DiscoveryType.STATIC`
 const STATIC: u64 = 0;
+/// Linux sends a lost SYN again after 1 s. A server whose queue is full for a moment drops them, and 1 s would refuse all of
+/// whom 2 s let in.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Envoy's own limit is 1024: fewer than the players of a lobby, each of whom holds a connection.
 const MAX_SESSIONS: u32 = 1_000_000;
@@ -39,6 +41,7 @@ mod tags {
     pub(super) const MAX_CONNECTIONS: u32 = 2;
     pub(super) const MAX_PENDING_REQUESTS: u32 = 3;
     pub(super) const MAX_REQUESTS: u32 = 4;
+    pub(super) const MAX_RETRIES: u32 = 5;
     /// `ClusterLoadAssignment`
     pub(super) const CLUSTER_NAME: u32 = 1;
     pub(super) const ENDPOINTS: u32 = 2;
@@ -98,8 +101,11 @@ pub fn cluster(server: &Server) -> Option<Resource> {
 /// The limit on requests is the cap: one more gets 503 and the flag UO, which the listener words.
 fn limits(desired: &Desired, thresholds: &mut Vec<u8>) {
     wire::uint(tags::MAX_CONNECTIONS, desired.max_connections.unwrap_or(MAX_SESSIONS), thresholds);
-    wire::uint(tags::MAX_PENDING_REQUESTS, desired.max_pending.unwrap_or(MAX_PENDING), thresholds);
+    let pending = desired.max_pending.unwrap_or(MAX_PENDING);
+    wire::uint(tags::MAX_PENDING_REQUESTS, pending, thresholds);
     wire::uint(tags::MAX_REQUESTS, desired.max_sessions.unwrap_or(MAX_SESSIONS), thresholds);
+    // Envoy's own limit is 3: of a lobby that comes back to a server which restarts, three would be waited for.
+    wire::uint(tags::MAX_RETRIES, pending, thresholds);
 }
 
 fn address(endpoint: SocketAddr, buffer: &mut Vec<u8>) {

@@ -3,25 +3,26 @@
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
-use envoy_types::pb::envoy::config::core::v3::{DataSource, HeaderValue, HeaderValueOption, data_source};
+use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
 use envoy_types::pb::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
 use envoy_types::pb::envoy::config::route::v3::redirect_action::{
-    PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
+    RedirectResponseCode, SchemeRewriteSpecifier,
 };
 use envoy_types::pb::envoy::config::route::v3::route::Action;
 use envoy_types::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
 use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
 use envoy_types::pb::envoy::config::route::v3::weighted_cluster::ClusterWeight;
 use envoy_types::pb::envoy::config::route::v3::{
-    DirectResponseAction, HeaderMatcher, RedirectAction, Route, RouteAction, RouteMatch, WeightedCluster,
+    HeaderMatcher, RedirectAction, Route, RouteAction, RouteMatch, WeightedCluster,
 };
 use envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher;
 use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
-use serde_json::json;
 
+use super::pace::pace;
+use super::refusal::{closed, maintained, refuse};
 use super::share::{Ticket, lots, of_versions};
-use super::{Held, RETRY_AFTER, cluster_name, duration, uint};
-use crate::model::{Mode, PathPrefix, Redirect, Server};
+use super::{Held, cluster_name, duration, uint};
+use crate::model::{Mode, PathPrefix, Server};
 use crate::spec::IDLE_TIMEOUT;
 
 /// The holders that take players.
@@ -39,9 +40,8 @@ pub(super) fn routes(held: &Held) -> Vec<Route> {
     let open = open(&held.holders);
     let door = Door::of(held, open.first().copied().unwrap_or(oldest));
     let mut routes = door.before();
-    let closed = |server: &Server, action| vec![door.route(server, below(&held.path), action)];
     if open.is_empty() {
-        routes.extend(closed(oldest, refused(oldest)));
+        routes.extend(closed(&door, oldest));
         return routes;
     }
     if door.ticket.is_none() {
@@ -52,7 +52,7 @@ pub(super) fn routes(held: &Held) -> Vec<Route> {
         let mut some = match &lot.takers[..] {
             [] => {
                 let message = "the servers of your version are being updated";
-                closed(door.first, Action::DirectResponse(refusal("updating", message)))
+                vec![refuse(&door, door.first, &held.path, "updating", message)]
             }
             takers => door.to(takers),
         };
@@ -81,9 +81,9 @@ pub(super) fn sticky(held: &Held) -> Vec<(String, Vec<Route>)> {
 }
 
 /// A held path as its players find it; `first` decides what all holders have in common.
-struct Door<'a> {
-    held: &'a Held,
-    first: &'a Server,
+pub(super) struct Door<'a> {
+    pub(super) held: &'a Held,
+    pub(super) first: &'a Server,
     ticket: Option<Ticket<'a>>,
 }
 
@@ -94,23 +94,16 @@ impl<'a> Door<'a> {
 
     /// What comes before the question who takes a player.
     fn before(&self) -> Vec<Route> {
-        let Self { held, first, .. } = self;
         let mut routes = Vec::new();
-        if first.desired.https_redirect {
+        if self.first.desired.https_redirect {
             routes.push(self.to_https());
         }
-        if let Mode::Maintenance { text, paths } = &first.desired.mode {
-            for path in paths {
-                let path = held.path.join(path);
-                let action = Action::DirectResponse(refusal("maintenance", text));
-                routes.push(self.route(first, below(&path), action));
-            }
-        }
+        routes.extend(maintained(self));
         routes
     }
 
     /// The routes to some of the holders.
-    fn to(&self, takers: &[&Server]) -> Vec<Route> {
+    pub(super) fn to(&self, takers: &[&Server]) -> Vec<Route> {
         let Self { held, first, .. } = self;
         let (target, headers) = self.target(takers);
         let idle_timeout = first.desired.idle_timeout;
@@ -136,6 +129,9 @@ impl<'a> Door<'a> {
         };
         for route in &mut routes {
             route.response_headers_to_add.extend(headers.iter().cloned());
+            if let [one] = takers {
+                route.typed_per_filter_config = pace(one);
+            }
         }
         routes
     }
@@ -150,6 +146,7 @@ impl<'a> Door<'a> {
             name: cluster_name(&server.id),
             weight: Some(uint(server.desired.weight.0.into())),
             response_headers_to_add: cookie(server).into_iter().collect(),
+            typed_per_filter_config: pace(server),
             ..Default::default()
         });
         let weighted = WeightedCluster { clusters: clusters.collect(), ..Default::default() };
@@ -178,8 +175,7 @@ impl<'a> Door<'a> {
         route
     }
 
-    fn route(&self, server: &Server, path: PathSpecifier, action: Action) -> Route {
-        let refuses = matches!(action, Action::DirectResponse(_));
+    pub(super) fn route(&self, server: &Server, path: PathSpecifier, action: Action) -> Route {
         Route {
             // Never empty: the listener's ladder takes an empty name for "no route found". What stands behind ~ is
             // the tag that the listener looks for in the cookie.
@@ -188,14 +184,6 @@ impl<'a> Door<'a> {
                 _ => format!("{}/{}", server.id.namespace(), server.id.name()),
             },
             r#match: Some(RouteMatch { path_specifier: Some(path), ..Default::default() }),
-            response_headers_to_add: if refuses {
-                vec![
-                    header("retry-after", &RETRY_AFTER.to_string()),
-                    header("content-type", "application/json"),
-                ]
-            } else {
-                Vec::new()
-            },
             action: Some(action),
             ..Default::default()
         }
@@ -212,59 +200,12 @@ pub fn is_open(server: &Server) -> bool {
         }
 }
 
-/// What players are told where nobody takes them.
-fn refused(server: &Server) -> Action {
-    let unusable = || Action::DirectResponse(refusal("misconfigured", "this server has no usable address"));
-    match &server.desired.mode {
-        Mode::Draining { redirect: Some(redirect) } => Action::Redirect(redirection(redirect)),
-        Mode::Starting => Action::DirectResponse(refusal("starting", "this server is starting")),
-        Mode::Maintenance { text, .. } if text.is_empty() => {
-            Action::DirectResponse(refusal("maintenance", "this server is in maintenance"))
-        }
-        Mode::Maintenance { text, .. } => Action::DirectResponse(refusal("maintenance", text)),
-        Mode::Misconfigured => unusable(),
-        Mode::Open if server.desired.endpoint.is_none() => unusable(),
-        // Open with a weight of 0 is a drain by another name.
-        Mode::Draining { redirect: None } | Mode::Open | Mode::Stopped => {
-            Action::DirectResponse(refusal("draining", "this server takes no new players"))
-        }
-    }
-}
-
 /// Matches the path and what is below it, but not `/game-10` for `/game-1`.
-fn below(path: &PathPrefix) -> PathSpecifier {
+pub(super) fn below(path: &PathPrefix) -> PathSpecifier {
     if path.is_root() {
         PathSpecifier::Prefix("/".into())
     } else {
         PathSpecifier::PathSeparatedPrefix(path.to_string())
-    }
-}
-
-fn refusal(status: &str, message: &str) -> DirectResponseAction {
-    let body = json!({ "status": status, "message": message }).to_string();
-    DirectResponseAction {
-        status: 503,
-        body: Some(DataSource {
-            specifier: Some(data_source::Specifier::InlineString(body)),
-            ..Default::default()
-        }),
-        ..Default::default()
-    }
-}
-
-fn redirection(redirect: &Redirect) -> RedirectAction {
-    RedirectAction {
-        scheme_rewrite_specifier: Some(SchemeRewriteSpecifier::SchemeRedirect(
-            if redirect.https { "https" } else { "http" }.into(),
-        )),
-        host_redirect: redirect.host.to_string(),
-        port_redirect: redirect.port.unwrap_or_default().into(),
-        path_rewrite_specifier: redirect
-            .path
-            .as_ref()
-            .map(|path| PathRewriteSpecifier::PathRedirect(path.to_string())),
-        response_code: RedirectResponseCode::TemporaryRedirect.into(),
-        ..Default::default()
     }
 }
 

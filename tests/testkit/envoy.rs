@@ -57,6 +57,11 @@ impl Envoy {
     /// Starts an Envoy on a bootstrap (YAML or JSON), and returns as soon as its ports are known. Its listeners may
     /// still wait for a control plane: see [`Envoy::ready`].
     pub async fn start(bootstrap: &str) -> Self {
+        Self::start_with(bootstrap, 1).await
+    }
+
+    /// The same with more threads than one for its connections.
+    pub async fn start_with(bootstrap: &str, workers: usize) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (config, admin_file) = (folder.path().join("bootstrap.yaml"), folder.path().join("admin"));
         fs::write(&config, bootstrap).expect("the bootstrap is written");
@@ -66,7 +71,7 @@ impl Envoy {
             .arg(&config)
             .arg("--admin-address-path")
             .arg(&admin_file)
-            .args(["--use-dynamic-base-id", "--concurrency", "1", "--log-level", "info"])
+            .args(["--use-dynamic-base-id", "--concurrency", &workers.to_string(), "--log-level", "info"])
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log is opened twice"))
             .stderr(log)

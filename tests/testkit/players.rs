@@ -62,7 +62,8 @@ impl Game {
         panic!("no port is free on {} loopback addresses", names.len());
     }
 
-    fn serve(name: &str, listener: TcpListener) -> Self {
+    /// Serves who comes to this listener.
+    pub fn serve(name: &str, listener: TcpListener) -> Self {
         let port = listener.local_addr().expect("it is bound").port();
         let (name, counts) = (Arc::<str>::from(name), Arc::new(Counts::default()));
         let counted = counts.clone();

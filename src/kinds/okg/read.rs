@@ -42,7 +42,14 @@ pub fn servers(
         address: pod.ip(),
         state: &state,
     };
-    body.servers(declared, server, set, rules, source)
+    let mut servers = body.servers(declared, server, set, rules, source);
+    if life::is_disabled(&pod.metadata, server) {
+        // Its network is off, not its door shut to strangers: nobody comes back either.
+        for server in &mut servers {
+            server.desired.drain_cookie = None;
+        }
+    }
+    servers
 }
 
 /// The servers that a set would make under a name, without a pod.

@@ -502,6 +502,18 @@ fn the_game_server_has_a_nearer_word_than_the_label() {
 }
 
 #[test]
+fn a_cookie_passes_an_ops_state_and_no_network_that_is_off() {
+    let pod = pod(|pod| annotate(pod, "tidegate.dev/drain-allow-cookie", "seat"));
+    let cookie = |change: fn(&mut Value)| {
+        let servers = servers(&pod, Some(&game_server(change)), None, &rules(), SOURCE);
+        assert_eq!(line(&servers[0]), DRAINING);
+        servers[0].desired.drain_cookie.clone()
+    };
+    assert_eq!(cookie(|server| server["spec"]["opsState"] = "Maintaining".into()).as_deref(), Some("seat"));
+    assert_eq!(cookie(|server| server["spec"]["networkDisabled"] = true.into()), None);
+}
+
+#[test]
 fn a_conf_that_is_too_long_is_said_so() {
     let conf = format!("[{}]", " ".repeat(100 << 10));
     let long = pod(|pod| {
