@@ -5,10 +5,10 @@
 # Incremental builds pay for an editor; here they only fill the disk.
 export CARGO_INCREMENTAL ?= 0
 
-.PHONY: help demo test lint startup load bench clean
+.PHONY: help demo test lint soak soak-long startup load bench clean
 
 help: ## says what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## runs the control plane, an Envoy and eight small games on loopback; ARGS="--servers 20" for more
 	@ENVOY="$$(envoy/get-envoy)" && export ENVOY && cargo build --quiet --bin tidegate && exec target/debug/tidegate demo $(ARGS)
@@ -16,11 +16,22 @@ demo: ## runs the control plane, an Envoy and eight small games on loopback; ARG
 test: ## runs every test, with a real Envoy
 	@envoy/get-envoy >/dev/null
 	@manifests/get-kubectl >/dev/null
+	@loadtest/get-nginx >/dev/null
 	cargo test --workspace --no-fail-fast --lib --bins --tests
 
 lint: ## checks format and lints
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
+
+soak: ## two minutes of churn and crashes under 2,000 players, in a release build: nobody may fall; ARGS="--players 500" for less
+	cargo build --quiet --release --workspace
+	@envoy/get-envoy >/dev/null
+	@mkdir -p loadtest/results
+	target/release/loadtest soak --self-test
+	target/release/loadtest soak --json loadtest/results/soak.json --html loadtest/results/soak.html $(ARGS)
+
+soak-long: ## the same for an hour
+	$(MAKE) soak ARGS="--churn 1h $(ARGS)"
 
 startup: ## measures start-up with 10,000 servers, in a release build
 	cargo build --quiet --release --workspace

@@ -41,16 +41,22 @@ pub(crate) async fn bootstrap(tidegate: &Path, xds: SocketAddr, flags: &[&str]) 
 /// A running Envoy.
 pub(crate) struct Envoy {
     pub(crate) http: SocketAddr,
+    pub(crate) admin: SocketAddr,
     pub(crate) pid: u32,
     /// When its process was started.
     pub(crate) started: Instant,
     child: Child,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Envoy {
     /// Starts it with one worker; returns when its ports are known, which is before it serves.
     pub(crate) async fn start(binary: &Path, bootstrap: &str) -> anyhow::Result<Self> {
+        Self::start_with(binary, bootstrap, &[]).await
+    }
+
+    /// The same with these flags more.
+    pub(crate) async fn start_with(binary: &Path, bootstrap: &str, flags: &[&str]) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let (config, address) = (folder.path().join("bootstrap.yaml"), folder.path().join("admin"));
         fs::write(&config, bootstrap)?;
@@ -63,6 +69,7 @@ impl Envoy {
             .arg("--admin-address-path")
             .arg(&address)
             .args(["--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"])
+            .args(flags)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -70,7 +77,7 @@ impl Envoy {
             .spawn()
             .with_context(|| binary.display().to_string())?;
         let pid = child.id().context("Envoy ended at once")?;
-        let http = tokio::time::timeout(LIMIT, async {
+        let ports = tokio::time::timeout(LIMIT, async {
             loop {
                 if let Some(status) = child.try_wait()? {
                     bail!("Envoy ended ({status}): {}", fs::read_to_string(&log_file)?);
@@ -80,13 +87,20 @@ impl Envoy {
                     && let Ok(text) = page(admin, "/listeners").await
                     && let Some(http) = http_address(&text)
                 {
-                    return Ok(http);
+                    return Ok((http, admin));
                 }
                 tokio::time::sleep(PACE).await;
             }
         });
-        let http = http.await.context("Envoy did not open its ports in time")??;
-        Ok(Self { http, pid, started, child, _folder: folder })
+        let (http, admin) = ports.await.context("Envoy did not open its ports in time")??;
+        Ok(Self { http, admin, pid, started, child, folder })
+    }
+
+    /// The end of what it logged: warnings and worse.
+    pub(crate) fn log(&self) -> String {
+        let text = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        let lines: Vec<_> = text.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
     }
 
     /// Ends it, and waits until it has.

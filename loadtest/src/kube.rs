@@ -6,7 +6,6 @@ mod burst;
 mod child;
 mod hear;
 mod latency;
-mod metrics;
 mod noise;
 mod objects;
 
@@ -19,10 +18,10 @@ use tempfile::TempDir;
 
 use self::api::ApiServer;
 pub(crate) use self::hear::{Ear, hear};
-use self::metrics::Metrics;
 use self::objects::Manager;
 use crate::envoy::{self, Envoy, bootstrap};
 use crate::machine::free_mb;
+use crate::metrics::Metrics;
 use crate::player::Player;
 use crate::report::Report;
 use crate::stats::number;

@@ -4,10 +4,10 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::Context;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What figures depend on.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Machine {
     pub(crate) model: String,
     pub(crate) cores: usize,
@@ -56,6 +56,28 @@ pub(crate) fn resident_kb(pid: u32) -> anyhow::Result<u64> {
     let file = format!("/proc/{pid}/status");
     let text = fs::read_to_string(&file).with_context(|| file.clone())?;
     kilobytes(&text, "VmRSS:").with_context(|| format!("{file} has no VmRSS"))
+}
+
+/// Memory of a process in KB, with its part of what it shares with others (PSS); its resident memory where the kernel does
+/// not tell that, and nothing where there is no such process.
+pub(crate) fn proportional_kb(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok();
+    let proportional = text.as_deref().and_then(|text| kilobytes(text, "Pss:"));
+    proportional.or_else(|| resident_kb(pid).ok()).unwrap_or_default()
+}
+
+/// The processes whose parent is this one, zombies left out.
+pub(crate) fn children(parent: u32) -> Vec<u32> {
+    let pids = fs::read_dir("/proc").into_iter().flatten();
+    let pids = pids.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    let parent = parent.to_string();
+    pids.filter(|pid| {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // State and parent stand behind the program's name, which is in brackets and may have spaces.
+        let mut behind = text.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+        behind.next() != Some("Z") && behind.next() == Some(&parent)
+    })
+    .collect()
 }
 
 /// CPU time of a process. By the scheduler's own count, in nanoseconds, of the threads that are alive; where

@@ -14,10 +14,12 @@ mod floor;
 mod kube;
 mod machine;
 mod messages;
+mod metrics;
 mod player;
 mod plot;
 mod progress;
 mod report;
+mod soak;
 mod startup;
 mod stats;
 mod tidegate;
@@ -41,6 +43,7 @@ enum Command {
     Delta(delta::Options),
     Fanout(fanout::Options),
     Kube(kube::Options),
+    Soak(soak::Options),
     /// A delta xDS server with nothing in it: the floor, as a child of the others.
     #[command(hide = true)]
     Bare,
@@ -75,6 +78,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Delta(options) => delta::run(options).await,
         Command::Fanout(options) => fanout::run(options).await,
         Command::Kube(options) => kube::run(options).await,
+        Command::Soak(options) => soak::run(options).await,
         Command::Bare => bare::run().await,
         Command::Api => kube::serve().await,
         Command::Hear(ear) => kube::hear(ear).await,

@@ -29,6 +29,20 @@ impl Progress {
     pub(crate) fn step(&self) {
         self.bar.inc(1);
     }
+
+    /// Whether a person looks on.
+    pub(crate) fn is_seen(&self) -> bool {
+        !self.bar.is_hidden()
+    }
+
+    /// Says how it stands: beside the bar, or as a line of a log.
+    pub(crate) fn say(&self, how: &str) {
+        if self.bar.is_hidden() {
+            eprintln!("  {how}");
+        } else {
+            self.bar.set_message(how.to_owned());
+        }
+    }
 }
 
 impl Drop for Progress {

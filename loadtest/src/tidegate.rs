@@ -69,9 +69,29 @@ impl Tidegate {
         binary: &Path,
         with: impl FnOnce(&mut Command) -> &mut Command,
     ) -> anyhow::Result<Self> {
+        // It may be why a figure is odd.
+        Self::heard(
+            binary,
+            |command| _ = with(command),
+            |line| {
+                if is_warning(&line) {
+                    eprintln!("tidegate: {line}");
+                }
+            },
+        )
+        .await
+    }
+
+    /// The same, and every line that it logs goes to `hear`.
+    pub(crate) async fn heard(
+        binary: &Path,
+        with: impl FnOnce(&mut Command),
+        hear: impl FnMut(String) + Send + 'static,
+    ) -> anyhow::Result<Self> {
         let mut command = Command::new(binary);
         command.args(["serve", "--xds", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log-format", "json"]);
-        let mut child = with(&mut command)
+        with(&mut command);
+        let mut child = command
             .env("RUST_LOG", "info")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -92,7 +112,7 @@ impl Tidegate {
         });
         let (xds, admin) = addresses.await.context("it did not listen in time")??;
         let pid = child.id().context("it ended")?;
-        tokio::spawn(read_on(log));
+        tokio::spawn(read_on(log, hear));
         Ok(Self { xds, admin, pid, child })
     }
 
@@ -112,12 +132,14 @@ impl Tidegate {
     }
 }
 
-/// A log that nobody reads fills its pipe, and the child stands still at its next line. What it warns of is
-/// passed on: it may be why a figure is odd.
-async fn read_on(mut log: Lines<BufReader<ChildStderr>>) {
+/// Whether a line of its log is a warning or worse.
+pub(crate) fn is_warning(line: &str) -> bool {
+    line.contains(r#""level":"WARN""#) || line.contains(r#""level":"ERROR""#)
+}
+
+/// A log that nobody reads fills its pipe, and the child stands still at its next line.
+async fn read_on(mut log: Lines<BufReader<ChildStderr>>, mut hear: impl FnMut(String)) {
     while let Ok(Some(line)) = log.next_line().await {
-        if line.contains(r#""level":"WARN""#) || line.contains(r#""level":"ERROR""#) {
-            eprintln!("tidegate: {line}");
-        }
+        hear(line);
     }
 }

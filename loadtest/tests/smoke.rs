@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -146,11 +147,63 @@ async fn kube_counts_what_is_heard_told_and_written() {
 }
 
 #[tokio::test]
+async fn soak_drops_nobody_but_with_his_own_server_through_churn_and_crashes() {
+    let words = "soak --servers 12 --players 30 --rate 5 --changes 900 --quiet 1s --churn 10s --kill-every 4s --seed 4";
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("run.json");
+    let (is_well, out) = soak(words, &[OsStr::new("--json"), json.as_os_str()]).await;
+    assert!(is_well, "{out}");
+    let run: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    assert_eq!(run["seed"], 4);
+    let lane = &run["lanes"][0];
+    let list = |name: &str| lane[name].as_array().unwrap().clone();
+    // The seed's schedule: servers come, one is stopped under its players, and each fault is there.
+    assert!(list("new_servers").iter().any(|new| new["took_ms"].is_f64()), "{lane:#}");
+    assert!(
+        !list("drops").is_empty() && list("drops").iter().all(|drop| drop["expected"] == true),
+        "{lane:#}"
+    );
+    let marks = list("marks");
+    for word in
+        ["kill -9: both", "takeover: kill -9", "reset:", "pause: over", "away: it is back", "nack: over"]
+    {
+        let is_there = |mark: &Value| mark["what"].as_str().unwrap().starts_with(word);
+        assert!(marks.iter().any(is_there), "{word}: {marks:#?}");
+    }
+    let sum = |name: &str| list("samples").iter().map(|sample| sample[name].as_u64().unwrap()).sum::<u64>();
+    assert!(sum("messages") > 1_000 && sum("pushes") > 20);
+    assert_eq!((sum("unexpected_drops"), sum("lost")), (0, 0));
+    assert_eq!(sum("expected_drops"), list("drops").len() as u64);
+}
+
+#[tokio::test]
+async fn soak_notices_every_player_who_is_cut_and_every_message_that_is_spoiled() {
+    let (is_well, out) = soak("soak --self-test", &[]).await;
+    assert!(is_well && out.ends_with("self-test: caught\n") && !out.contains("NOT CAUGHT"), "{out}");
+    for what in ["lost", "repeated", "out of order", "answered by another server", "cut by a change"] {
+        assert!(out.contains(what), "{what}: {out}");
+    }
+}
+
+/// Whether it went well, and what it said.
+async fn soak(words: &str, more: &[&OsStr]) -> (bool, String) {
+    let mut command = Command::new(LOADTEST);
+    command.args(words.split(' ')).args(more).stdin(Stdio::null()).kill_on_drop(true);
+    let output = timeout(LIMIT, command.output()).await.expect("it ends in time").unwrap();
+    let text = [output.stderr, output.stdout].concat();
+    (output.status.success(), String::from_utf8(text).unwrap())
+}
+
+#[tokio::test]
 async fn what_it_cannot_do_it_says_before_it_begins() {
     for (words, why) in [
         (&["fanout", "--smoke", "--tidegate", "/nonexistent"][..], "--tidegate"),
         (&["delta", "--smoke", "--parts", "cold", "--envoy", "/nonexistent"][..], "/nonexistent"),
         (&["delta", "--sizes", "3"][..], "--sizes"),
+        (&["soak", "--tidegate", "/nonexistent"][..], "--tidegate"),
+        (&["soak", "--faults", "rain"][..], "takeover"),
+        (&["soak", "--players", "50000", "--servers", "20000"][..], "--players"),
+        (&["soak", "--url", "127.0.0.1:1", "--fleet", "/nonexistent"][..], "--fleet"),
     ] {
         let run = Command::new(LOADTEST).args(words).stdin(Stdio::null()).kill_on_drop(true).output();
         let output = timeout(LIMIT, run).await.expect("it ends in time").unwrap();
@@ -161,8 +214,16 @@ async fn what_it_cannot_do_it_says_before_it_begins() {
 
 #[tokio::test]
 async fn an_interrupted_run_leaves_no_process_behind() {
+    // The bare server, the control plane, and an Envoy at each of three.
+    let delta = "delta --sizes 20 --layouts scoped --parts envoy --changes 10000";
+    interrupted(delta, "Envoy, 20 servers", 5).await;
+    // Two control planes and an Envoy.
+    interrupted("soak --servers 10 --players 10 --seed 1", "seed 1", 3).await;
+}
+
+async fn interrupted(words: &str, first: &str, count: usize) {
     let mut run = Command::new(LOADTEST)
-        .args(["delta", "--sizes", "20", "--layouts", "scoped", "--parts", "envoy", "--changes", "10000"])
+        .args(words.split(' '))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -171,9 +232,8 @@ async fn an_interrupted_run_leaves_no_process_behind() {
         .unwrap();
     let own = run.id().unwrap();
     let mut lines = BufReader::new(run.stderr.take().unwrap()).lines();
-    assert!(timeout(LIMIT, lines.next_line()).await.unwrap().unwrap().unwrap().contains("Envoy, 20 servers"));
-    // The bare server, the control plane, and an Envoy at each of three.
-    let children = until(|| Some(children(own)).filter(|children| children.len() >= 5)).await;
+    assert!(timeout(LIMIT, lines.next_line()).await.unwrap().unwrap().unwrap().contains(first));
+    let children = until(|| Some(children(own)).filter(|children| children.len() >= count)).await;
     let sent = Command::new("kill").args(["-INT", &own.to_string()]).status().await.unwrap();
     assert!(sent.success());
     let ended = timeout(LIMIT, run.wait()).await.expect("it ends").unwrap();

@@ -9,15 +9,15 @@ use crate::tidegate::page;
 
 /// A look at all metrics.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Metrics(String);
+pub(crate) struct Metrics(String);
 
 impl Metrics {
-    pub(super) async fn of(admin: SocketAddr) -> anyhow::Result<Self> {
+    pub(crate) async fn of(admin: SocketAddr) -> anyhow::Result<Self> {
         page(admin, "/metrics").await.map(Self).context("the control plane's metrics")
     }
 
     /// A family over all its labels; 0 where nothing was counted yet.
-    pub(super) fn sum(&self, name: &str) -> f64 {
+    pub(crate) fn sum(&self, name: &str) -> f64 {
         let lines = self.0.lines().filter_map(|line| {
             let rest = line.strip_prefix(name)?;
             // Another family may begin with the same words.
@@ -26,13 +26,19 @@ impl Metrics {
         lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
     }
 
+    /// The same of a counter.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    pub(crate) fn count(&self, name: &str) -> u64 {
+        self.sum(name).max(0.0) as u64
+    }
+
     /// How much a family has grown since.
-    pub(super) fn since(&self, before: &Self, name: &str) -> f64 {
+    pub(crate) fn since(&self, before: &Self, name: &str) -> f64 {
         self.sum(name) - before.sum(name)
     }
 
     /// The mean of what a histogram of seconds took in since, in milliseconds; nothing where it took none.
-    pub(super) fn mean_millis(&self, before: &Self, name: &str) -> Samples {
+    pub(crate) fn mean_millis(&self, before: &Self, name: &str) -> Samples {
         let of = |part: &str| self.since(before, &format!("{name}_{part}"));
         let (sum, count) = (of("sum"), of("count"));
         if count < 1.0 { Samples::default() } else { (1e3 * sum / count).into() }

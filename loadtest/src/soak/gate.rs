@@ -1,0 +1,373 @@
+//! Tidegate with its Envoy as a front: two control planes on one fleet directory, each behind a proxy that breaks it,
+//! and one Envoy that knows both.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::process::Command;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
+
+use super::directory::Directory;
+use super::front::{Cost, Front, Routes};
+use super::oracle::Oracle;
+use super::proxy::Proxy;
+use super::record::MarkKind;
+use super::schedule::Fault;
+use super::world::File;
+use crate::envoy::{self, Envoy};
+use crate::machine::proportional_kb;
+use crate::metrics::Metrics;
+use crate::tidegate::{Tidegate, is_warning, page};
+
+/// How long all control planes are gone, the stream stands still, or the fleet directory is away.
+const GONE: Duration = Duration::from_secs(2);
+/// Envoy has its fleet, and serves it, by then.
+const READY: Duration = Duration::from_secs(30);
+/// So many responses have a bad scope when Envoy is made to refuse.
+const SPOILED: u32 = 3;
+/// What is counted is asked for so often.
+const LOOK: Duration = Duration::from_millis(500);
+/// Warnings that are kept: a person reads no more.
+const KEPT: usize = 40;
+
+/// One control plane, which may be gone, and its proxy, which never is.
+struct Replica {
+    proxy: Proxy,
+    tidegate: tokio::sync::Mutex<Option<Tidegate>>,
+    /// What it and those before it counted.
+    pushes: Counter,
+    resources: Counter,
+}
+
+/// A counter that begins anew when its process does.
+#[derive(Default)]
+struct Counter {
+    before: AtomicU64,
+    now: AtomicU64,
+}
+
+impl Counter {
+    fn is(&self, now: u64) {
+        let last = self.now.swap(now, Ordering::Relaxed);
+        if now < last {
+            self.before.fetch_add(last, Ordering::Relaxed);
+        }
+    }
+
+    fn sum(&self) -> u64 {
+        self.before.load(Ordering::Relaxed) + self.now.load(Ordering::Relaxed)
+    }
+}
+
+/// The control planes, and what was heard of them.
+pub(super) struct Planes {
+    binary: PathBuf,
+    pub(super) directory: Directory,
+    replicas: [Replica; 2],
+    warnings: Arc<Mutex<VecDeque<String>>>,
+}
+
+/// Hosts that Envoy was made to refuse: their servers must be edited to come back.
+pub(super) type Refused = mpsc::UnboundedSender<Vec<String>>;
+
+impl Planes {
+    /// Two control planes on this directory.
+    pub(super) async fn start(binary: &Path, directory: Directory, seed: u64) -> anyhow::Result<Self> {
+        let replica = async || {
+            anyhow::Ok(Replica {
+                proxy: Proxy::start(seed).await?,
+                tidegate: tokio::sync::Mutex::default(),
+                pushes: Counter::default(),
+                resources: Counter::default(),
+            })
+        };
+        let planes = Self {
+            binary: binary.to_owned(),
+            directory,
+            replicas: [replica().await?, replica().await?],
+            warnings: Arc::default(),
+        };
+        planes.launch(0).await?;
+        planes.launch(1).await?;
+        Ok(planes)
+    }
+
+    async fn launch(&self, number: usize) -> anyhow::Result<()> {
+        let replica = &self.replicas[number];
+        let warnings = self.warnings.clone();
+        let hear = move |line: String| {
+            if is_warning(&line) {
+                let mut kept = warnings.lock().unwrap_or_else(PoisonError::into_inner);
+                kept.push_back(line);
+                if kept.len() > KEPT {
+                    kept.pop_front();
+                }
+            }
+        };
+        let with_fleet = |command: &mut Command| _ = command.arg("--fleet").arg(&self.directory.home);
+        let tidegate = Tidegate::heard(&self.binary, with_fleet, hear).await?;
+        replica.proxy.lead_to(Some(tidegate.xds));
+        *replica.tidegate.lock().await = Some(tidegate);
+        Ok(())
+    }
+
+    async fn kill(&self, number: usize) -> anyhow::Result<()> {
+        let replica = &self.replicas[number];
+        replica.proxy.lead_to(None);
+        // Let go of at once: whoever looks at it meanwhile sees nobody.
+        let tidegate = replica.tidegate.lock().await.take();
+        if let Some(tidegate) = tidegate {
+            tidegate.end().await?;
+        }
+        Ok(())
+    }
+
+    /// Where Envoy connects.
+    pub(super) fn xds(&self) -> [SocketAddr; 2] {
+        [self.replicas[0].proxy.address, self.replicas[1].proxy.address]
+    }
+
+    /// Breaks what the plan says, when it says.
+    pub(super) async fn suffer(
+        &self,
+        plan: &[(u64, Fault)],
+        oracle: &Oracle,
+        refused: &Refused,
+    ) -> anyhow::Result<()> {
+        let start = Instant::now();
+        for (at_ms, fault) in plan {
+            sleep_until(start + Duration::from_millis(*at_ms)).await;
+            self.one(*fault, oracle, refused).await?;
+        }
+        Ok(())
+    }
+
+    async fn one(&self, fault: Fault, oracle: &Oracle, refused: &Refused) -> anyhow::Result<()> {
+        let tell = |what: &str| oracle.mark(MarkKind::Fault, what);
+        match fault {
+            Fault::Kill => {
+                tell("kill -9: both control planes");
+                self.kill(0).await?;
+                self.kill(1).await?;
+                sleep(GONE).await;
+                self.launch(0).await?;
+                self.launch(1).await?;
+                tell("kill -9: both control planes are back");
+            }
+            Fault::Takeover => {
+                let used = usize::from(!self.replicas[0].proxy.is_used());
+                tell("takeover: kill -9 of the control plane that Envoy has");
+                self.kill(used).await?;
+                sleep(GONE).await;
+                self.launch(used).await?;
+                tell("takeover: it is back");
+            }
+            Fault::Reset => {
+                tell("reset: every stream ends with an error");
+                self.replicas.iter().for_each(|replica| replica.proxy.reset());
+            }
+            Fault::Pause => {
+                tell("pause: nothing passes to Envoy and back");
+                self.replicas.iter().for_each(|replica| replica.proxy.pause(true));
+                sleep(GONE).await;
+                self.replicas.iter().for_each(|replica| replica.proxy.pause(false));
+                tell("pause: over");
+            }
+            Fault::Away => {
+                tell("away: the fleet directory is not there");
+                self.directory.move_away(true)?;
+                sleep(GONE).await;
+                self.directory.move_away(false)?;
+                tell("away: it is back");
+            }
+            Fault::Nack => {
+                tell("nack: Envoy is sent scopes that it must refuse");
+                self.replicas.iter().for_each(|replica| replica.proxy.spoil(SPOILED));
+                sleep(GONE).await;
+                // Where nothing was sent, it is waited for.
+                let end = Instant::now() + GONE;
+                while Instant::now() < end && !self.replicas.iter().any(|replica| replica.proxy.has_spoiled())
+                {
+                    sleep(LOOK).await;
+                }
+                let hosts: Vec<_> = self.replicas.iter().flat_map(|replica| replica.proxy.heal()).collect();
+                tell(&format!("nack: over, {} servers are edited", hosts.len()));
+                // A lane that has ended needs no cure.
+                _ = refused.send(hosts);
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts what the control planes send, for ever.
+    pub(super) async fn watch(&self) {
+        let mut beat = interval(LOOK);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            beat.tick().await;
+            self.look().await;
+        }
+    }
+
+    /// Counts what the control planes have sent so far.
+    pub(super) async fn look(&self) {
+        for replica in &self.replicas {
+            let admin = replica.tidegate.lock().await.as_ref().map(|tidegate| tidegate.admin);
+            let Some(admin) = admin else { continue };
+            // Killed while it was asked: there is nothing to count then.
+            if let Ok(metrics) = Metrics::of(admin).await {
+                replica.pushes.is(metrics.count("tidegate_pushes_total"));
+                replica.resources.is(metrics.count("tidegate_pushed_resources_total")
+                    + metrics.count("tidegate_pushed_removals_total"));
+            }
+        }
+    }
+
+    /// Responses to Envoy so far.
+    pub(super) fn pushes(&self) -> u64 {
+        self.replicas.iter().map(|replica| replica.pushes.sum()).sum()
+    }
+
+    /// Resources and removals in them.
+    pub(super) fn resources(&self) -> u64 {
+        self.replicas.iter().map(|replica| replica.resources.sum()).sum()
+    }
+
+    /// Responses that Envoy refused, and those that were spoiled for it.
+    pub(super) fn refusals(&self) -> (u64, u64) {
+        let sum = |of: fn(&Proxy) -> u64| self.replicas.iter().map(|replica| of(&replica.proxy)).sum();
+        (sum(Proxy::refusals), sum(Proxy::spoilt))
+    }
+
+    /// The last warnings of all of them.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    fn pids(&self) -> Vec<u32> {
+        // One that is being started or ended is left out for a second.
+        let pid = |replica: &Replica| Some(replica.tidegate.try_lock().ok()?.as_ref()?.pid);
+        self.replicas.iter().filter_map(pid).collect()
+    }
+}
+
+/// Where the listener comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Listeners {
+    /// The bootstrap, as Tidegate prints it.
+    Static,
+    /// A file that can be changed: what Tidegate never does, to see it found out.
+    File,
+}
+
+/// Envoy, and the control planes behind it.
+pub(super) struct Gate {
+    pub(super) planes: Arc<Planes>,
+    pub(super) envoy: Envoy,
+    listener: Option<Listener>,
+}
+
+/// A listener that stands in a file of its own.
+#[derive(Clone)]
+pub(super) struct Listener {
+    folder: Arc<TempDir>,
+    content: Value,
+}
+
+impl Gate {
+    pub(super) async fn start(
+        planes: Arc<Planes>,
+        envoy: &Path,
+        listeners: Listeners,
+    ) -> anyhow::Result<Self> {
+        let [one, other] = planes.xds();
+        let printed = envoy::bootstrap(&planes.binary, one, &[]).await?;
+        let mut config: Value = serde_saphyr::from_str(&printed).context("the bootstrap that it prints")?;
+        let endpoints =
+            &mut config["static_resources"]["clusters"][0]["load_assignment"]["endpoints"][0]["lb_endpoints"];
+        let mut twin = endpoints[0].clone();
+        twin["endpoint"]["address"]["socket_address"]["port_value"] = other.port().into();
+        endpoints.as_array_mut().context("the endpoints of the control plane")?.push(twin);
+        let listener = match listeners {
+            Listeners::Static => None,
+            Listeners::File => {
+                let content = config["static_resources"]["listeners"].take()[0].take();
+                config["static_resources"]["listeners"] = json!([]);
+                let listener = Listener { folder: Arc::new(tempfile::tempdir()?), content };
+                config["dynamic_resources"]["lds_config"] = json!({ "path_config_source": { "path": listener.path() }, "resource_api_version": "V3" });
+                listener.put()?;
+                Some(listener)
+            }
+        };
+        // Where listeners drain, they do so at once.
+        let flags = ["--drain-time-s", "1", "--drain-strategy", "immediate"];
+        let envoy = Envoy::start_with(envoy, &config.to_string(), &flags).await?;
+        let serving = async {
+            while !page(envoy.admin, "/ready").await.is_ok_and(|page| page.starts_with("HTTP/1.1 200 ")) {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(READY, serving).await.with_context(|| format!("Envoy does not serve: {}", envoy.log()))?;
+        Ok(Self { planes, envoy, listener })
+    }
+
+    /// The listener, if it stands in a file.
+    pub(super) fn listener(&self) -> anyhow::Result<Listener> {
+        self.listener.clone().context("the listener is static")
+    }
+}
+
+impl Listener {
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("listeners.json")
+    }
+
+    fn put(&self) -> anyhow::Result<()> {
+        let mut listener = self.content.clone();
+        listener["@type"] = "type.googleapis.com/envoy.config.listener.v3.Listener".into();
+        let draft = self.folder.path().join("draft");
+        fs::write(&draft, json!({ "resources": [listener] }).to_string())?;
+        // Envoy looks again when a file is moved into place.
+        fs::rename(draft, self.path())?;
+        Ok(())
+    }
+
+    /// Changes it, by which Envoy drains it and cuts every player on it.
+    pub(super) fn change(mut self) -> anyhow::Result<()> {
+        self.content["per_connection_buffer_limit_bytes"] = 65_536.into();
+        self.put()
+    }
+}
+
+impl Front for Gate {
+    fn address(&self) -> SocketAddr {
+        self.envoy.http
+    }
+
+    fn apply(&mut self, _: &Routes) {
+        // The files tell it.
+    }
+
+    fn files(&mut self, files: &[File]) -> anyhow::Result<()> {
+        files.iter().try_for_each(|file| self.planes.directory.write(file))
+    }
+
+    fn cost(&self) -> Cost {
+        let memory: u64 = self.planes.pids().into_iter().chain([self.envoy.pid]).map(proportional_kb).sum();
+        Cost {
+            pushes: self.planes.pushes(),
+            memory_mb: crate::stats::amount(memory) / 1024.0,
+            // Envoy was started with one.
+            workers: 1,
+        }
+    }
+}
