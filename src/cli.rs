@@ -23,7 +23,7 @@ mod wait;
 
 pub use kube::{Kube, WriteBack};
 pub use live::Live;
-pub use operate::{Action, Ground, Operate};
+pub use operate::{Action, Ground, Operate, Place};
 pub use signals::Empty;
 use typed::{
     File, Typed, TypedAsk, TypedBootstrap, TypedCheck, TypedCommand, TypedDemo, TypedDrainEnvoy,
@@ -103,7 +103,7 @@ pub enum Command {
     /// Change what stands on game servers.
     Operate(Box<Operate>),
     /// Wait until servers are empty.
-    Wait(Wait),
+    Wait(Box<Wait>),
 }
 
 /// The control plane's configuration.
@@ -237,7 +237,7 @@ fn meaning(typed: Typed) -> anyhow::Result<Invocation> {
         }
         TypedCommand::Routes(TypedList { filter, ask }) => question(ask, Question::Routes(filter)),
         TypedCommand::Servers(TypedList { filter, ask }) => question(ask, Question::Servers(filter)),
-        TypedCommand::WaitEmpty(typed) => Command::Wait(typed.into()),
+        TypedCommand::WaitEmpty(typed) => Command::Wait(Box::new(wait::meaning(typed)?)),
         TypedCommand::Envoys(ask) => question(ask, Question::Envoys),
         TypedCommand::Explain(TypedExplain { target, gateway, ask }) => {
             let target = target.split_once("://").map_or(target.as_str(), |(_, rest)| rest);

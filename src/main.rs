@@ -55,9 +55,13 @@ fn run(invocation: Invocation) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Operate(config) => runtime()?.block_on(operate::run(*config, interrupted())),
-        Command::Wait(config) => {
+        Command::Wait(mut config) => {
+            let runtime = runtime()?;
+            if let Some((labels, place)) = config.labelled.take() {
+                config.targets.extend(runtime.block_on(operate::labelled(&place, labels))?);
+            }
             let interrupted = async { _ = tokio::signal::ctrl_c().await };
-            Ok(match runtime()?.block_on(wait::wait(config, interrupted))? {
+            Ok(match runtime.block_on(wait::wait(*config, interrupted))? {
                 wait::Ended::Empty => ExitCode::SUCCESS,
                 wait::Ended::TimeOver => ExitCode::FAILURE,
                 // As shells have it: 128 and the number of the signal.

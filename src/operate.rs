@@ -11,7 +11,7 @@ use anyhow::{Context, anyhow};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::cli::{self, Action, Operate};
+use crate::cli::{self, Action, Operate, Place};
 use crate::plan::{self, Change, Member, Selector, Switch, Target, Wish};
 
 mod cluster;
@@ -39,24 +39,24 @@ struct Read {
 }
 
 impl Ground {
-    async fn open(config: &Operate) -> anyhow::Result<Self> {
-        Ok(match &config.ground {
+    async fn open(place: &Place) -> anyhow::Result<Self> {
+        Ok(match &place.ground {
             cli::Ground::Files { dir, max_file_bytes } => Self::Files(Files {
                 dir: dir.clone(),
-                rules: config.rules.clone(),
+                rules: place.rules.clone(),
                 max_file_bytes: *max_file_bytes,
             }),
-            cli::Ground::Kube { managers } => Self::Cluster(Box::new(Cluster::open(config, managers).await?)),
+            cli::Ground::Kube { managers } => Self::Cluster(Box::new(Cluster::open(place, managers).await?)),
         })
     }
 
     /// The namespace of those who say none; none is every namespace.
-    fn namespace(&self, config: &Operate) -> Option<String> {
+    fn namespace(&self, place: &Place) -> Option<String> {
         let own = match self {
             Self::Files(_) => "default",
             Self::Cluster(cluster) => &cluster.namespace,
         };
-        (!config.all_namespaces).then(|| config.namespace.clone().unwrap_or_else(|| own.to_owned()))
+        (!place.all_namespaces).then(|| place.namespace.clone().unwrap_or_else(|| own.to_owned()))
     }
 
     async fn read(&mut self) -> anyhow::Result<Read> {
@@ -90,14 +90,14 @@ impl Ground {
     }
 
     /// How a command says it.
-    fn words(&self, config: &Operate) -> String {
-        let place = match self {
+    fn words(&self, place: &Place) -> String {
+        let ground = match self {
             Self::Files(files) => format!(" --fleet {}", files.dir.display()),
             Self::Cluster(_) => " --kube".to_owned(),
         };
-        let namespace = config.namespace.as_ref().map(|name| format!(" -n {name}")).unwrap_or_default();
-        let all = if config.all_namespaces { " -A" } else { "" };
-        format!("{place}{namespace}{all}")
+        let namespace = place.namespace.as_ref().map(|name| format!(" -n {name}")).unwrap_or_default();
+        let all = if place.all_namespaces { " -A" } else { "" };
+        format!("{ground}{namespace}{all}")
     }
 }
 
@@ -106,7 +106,7 @@ pub async fn run(
     config: Operate,
     interrupted: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<ExitCode> {
-    let mut ground = Ground::open(&config).await?;
+    let mut ground = Ground::open(&config.place).await?;
     let mut voice = Voice::new(config.output, config.dry_run);
     match &config.action {
         Action::Wish { target, wish } => {
@@ -127,6 +127,16 @@ pub async fn run(
     }
 }
 
+/// The names of the servers with these labels, as `NAMESPACE/NAME`.
+pub async fn labelled(place: &Place, labels: Selector) -> anyhow::Result<Vec<String>> {
+    let mut ground = Ground::open(place).await?;
+    let namespace = ground.namespace(place);
+    let members = whole(&mut ground).await?;
+    let found = Target::Those { of: None, labels: Some(labels) }.of(&members, namespace.as_deref());
+    let found = found.map_err(anyhow::Error::msg)?;
+    Ok(found.into_iter().map(|at| format!("{}/{}", members[at].namespace, members[at].name)).collect())
+}
+
 /// One wish for all targets.
 async fn apply(
     ground: &mut Ground,
@@ -137,7 +147,8 @@ async fn apply(
 ) -> anyhow::Result<()> {
     let Read { members, problems } = ground.read().await?;
     voice.problems(&problems);
-    let targets = target.of(&members, ground.namespace(config).as_deref()).map_err(anyhow::Error::msg)?;
+    let targets =
+        target.of(&members, ground.namespace(&config.place).as_deref()).map_err(anyhow::Error::msg)?;
     let plan = wish.plan(&members, &targets).map_err(anyhow::Error::msg)?;
     let places = ground.places(&members, &plan.changes).await?;
     if !config.dry_run {
@@ -179,7 +190,7 @@ async fn switch(
     voice: &mut Voice,
 ) -> anyhow::Result<ExitCode> {
     let mut members = whole(ground).await?;
-    let namespace = ground.namespace(config);
+    let namespace = ground.namespace(&config.place);
     let groups = |members: &[Member]| {
         let switch = Switch::of(members, asked.host, asked.to, namespace.as_deref());
         let checked = switch.and_then(|switch| switch.check(members, asked.percent).map(|()| switch));
@@ -204,7 +215,7 @@ async fn switch(
         let is_stopped =
             if is_first || config.dry_run { *stop.borrow() } else { pause(asked.every, &mut stop).await };
         if is_stopped {
-            let words = ground.words(config);
+            let words = ground.words(&config.place);
             let back = asked.to.inverse().map(|other| asked.words(&other) + &words);
             voice.stopped(&switch, &members, &(asked.words(asked.to) + &words), back.as_deref());
             return Ok(ExitCode::from(INTERRUPTED));
@@ -223,7 +234,7 @@ async fn switch(
             format!(
                 "the step was not written whole; what was is kept, and the same command goes on from there: {}{}",
                 asked.words(asked.to),
-                ground.words(config)
+                ground.words(&config.place)
             )
         })?;
         switch = groups(&members)?;

@@ -29,7 +29,9 @@ struct Hall {
 impl Hall {
     async fn open() -> Self {
         let games = [Game::start("arena-0").await, Game::start("arena-1").await];
-        let fleet = Fleet::of(&[server("arena-0", games[0].port), server("arena-1", games[1].port)]);
+        let mut servers = [server("arena-0", games[0].port), server("arena-1", games[1].port)];
+        servers[0]["metadata"]["labels"] = json!({ "version": "v1" });
+        let fleet = Fleet::of(&servers);
         let launch = Launch::fleet(&fleet.path()).with(&["--report-interval", "1s", "--metrics-top", "1"]);
         Self { tidegate: Tidegate::launch(launch).await, fleet, games }
     }
@@ -174,13 +176,21 @@ async fn a_wait_ends_when_the_last_player_has_left_and_not_before() {
     hall.says(json!(2), 2).await;
     let mut waiting = hall.wait(&["default/arena-0"]);
     assert_eq!(waiting.says("players left: 2").await, "players left: 2 on 1 of 1: default/arena-0 2");
+    // By label: the objects are read, for the control plane does not know their labels.
+    let path = hall.fleet.path();
+    let of_files = ["--fleet", path.to_str().unwrap(), "-l"];
+    let mut labelled = hall.wait(&[&of_files[..], &["version=v1"]].concat());
+    labelled.says("players left: 2 on 1 of 1: default/arena-0 2").await;
+    let mut nobody = hall.wait(&[&of_files[..], &["version=v9"]].concat());
+    nobody.says("-l \"version=v9\" matches none of the 2 servers").await;
+    assert_eq!(nobody.code().await, Some(1));
     assert!(first.leave().await.is_clean());
     waiting.says("players left: 1").await;
     assert!(second.leave().await.is_clean());
     waiting.says("empty").await;
-    assert_eq!(waiting.code().await, Some(0));
+    assert_eq!((waiting.code().await, labelled.code().await), (Some(0), Some(0)));
     // A fleet, and in JSON.
-    let mut waiting = hall.wait(&["--fleet", "arena", "-o", "json"]);
+    let mut waiting = hall.wait(&["--of", "arena", "-o", "json"]);
     assert_eq!(waiting.code().await, Some(0));
     let mut lines = BufReader::new(waiting.process.stdout.take().unwrap()).lines();
     let line: Value = serde_json::from_str(&lines.next_line().await.unwrap().unwrap()).unwrap();

@@ -22,6 +22,19 @@ const MAX_EVERY: Duration = Duration::from_hours(24);
 /// A change of what stands on game servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operate {
+    /// Where they are looked for.
+    pub place: Place,
+    /// Say what would be written, and write nothing.
+    pub dry_run: bool,
+    /// How to print.
+    pub output: Output,
+    /// What to do.
+    pub action: Action,
+}
+
+/// Where game servers are looked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
     /// Where they stand.
     pub ground: Ground,
     /// The namespace of names that say none, and of all others; none: the ground's own.
@@ -30,12 +43,6 @@ pub struct Operate {
     pub all_namespaces: bool,
     /// How objects are read.
     pub rules: Rules,
-    /// Say what would be written, and write nothing.
-    pub dry_run: bool,
-    /// How to print.
-    pub output: Output,
-    /// What to do.
-    pub action: Action,
 }
 
 /// Where game servers stand.
@@ -83,10 +90,10 @@ pub enum Action {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Where they stand")]
 pub(super) struct TypedPlace {
-    /// The fleet directory whose files are changed [default: ./fleet, or none with --kube]
+    /// The fleet directory with their files [default: ./fleet, or none with --kube]
     #[arg(long, value_name = "DIR", env = "TIDEGATE_FLEET")]
     fleet: Option<PathBuf>,
-    /// Change objects of the cluster that KUBECONFIG names, or that this pod runs in
+    /// The objects of the cluster that KUBECONFIG names, or that this pod runs in
     #[arg(long, env = "TIDEGATE_KUBE")]
     kube: bool,
     /// The namespace of the servers [default: that of the kubeconfig; `default` for files]
@@ -100,6 +107,13 @@ pub(super) struct TypedPlace {
     config: Option<PathBuf>,
     #[command(flatten)]
     rules: TypedRules,
+}
+
+/// How a change is made.
+#[derive(Debug, Args)]
+pub(super) struct TypedManner {
+    #[command(flatten)]
+    place: TypedPlace,
     /// Say exactly what would be written, and write nothing
     #[arg(long)]
     dry_run: bool,
@@ -139,7 +153,7 @@ pub(super) struct TypedDrain {
     #[arg(long, value_name = "URL")]
     redirect: Option<String>,
     #[command(flatten)]
-    place: TypedPlace,
+    manner: TypedManner,
 }
 
 /// Opens game servers to new players again.
@@ -150,7 +164,7 @@ pub(super) struct TypedUndrain {
     #[command(flatten)]
     target: TypedTarget,
     #[command(flatten)]
-    place: TypedPlace,
+    manner: TypedManner,
 }
 
 /// Tells new requests that game servers are in maintenance; those inside stay.
@@ -168,7 +182,7 @@ pub(super) struct TypedMaintenance {
     #[arg(long, conflicts_with_all = ["text", "paths"])]
     off: bool,
     #[command(flatten)]
-    place: TypedPlace,
+    manner: TypedManner,
 }
 
 /// Gives game servers a part of their share's new players: from 0, which is nobody, to 1000.
@@ -182,7 +196,7 @@ pub(super) struct TypedWeight {
     #[command(flatten)]
     those: TypedThose,
     #[command(flatten)]
-    place: TypedPlace,
+    manner: TypedManner,
 }
 
 /// Moves a host's new players, step by step, to those of its servers that have these labels.
@@ -208,25 +222,25 @@ pub(super) struct TypedSwitch {
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = pause)]
     every: Duration,
     #[command(flatten)]
-    place: TypedPlace,
+    manner: TypedManner,
 }
 
 pub(super) fn drain(typed: TypedDrain) -> anyhow::Result<Operate> {
-    wish(typed.place, target(typed.target)?, Wish::Drain(typed.redirect))
+    wish(typed.manner, target(typed.target)?, Wish::Drain(typed.redirect))
 }
 
 pub(super) fn undrain(typed: TypedUndrain) -> anyhow::Result<Operate> {
-    wish(typed.place, target(typed.target)?, Wish::Undrain)
+    wish(typed.manner, target(typed.target)?, Wish::Undrain)
 }
 
 pub(super) fn maintenance(typed: TypedMaintenance) -> anyhow::Result<Operate> {
     let paths = typed.paths.iter().map(|path| path.trim().to_owned()).collect();
     let meant = typed.text.map_or(Wish::MaintenanceOff, |text| Wish::Maintenance { text, paths });
-    wish(typed.place, target(typed.target)?, meant)
+    wish(typed.manner, target(typed.target)?, meant)
 }
 
 pub(super) fn weight(typed: TypedWeight) -> anyhow::Result<Operate> {
-    let TypedWeight { mut words, those, place } = typed;
+    let TypedWeight { mut words, those, manner } = typed;
     let text = words.pop().context("no weight was said")?;
     let expected = format!("a whole number from 0 to {}", Weight::MAX);
     let weight: u16 = text.parse().map_err(|_| {
@@ -238,12 +252,12 @@ pub(super) fn weight(typed: TypedWeight) -> anyhow::Result<Operate> {
     if has_both {
         bail!("{:?} names a server beside -l or --of; say one or the other", words[0]);
     }
-    wish(place, target(TypedTarget { servers: words, those })?, Wish::Weight(weight))
+    wish(manner, target(TypedTarget { servers: words, those })?, Wish::Weight(weight))
 }
 
 pub(super) fn switch(typed: TypedSwitch) -> anyhow::Result<Operate> {
-    let TypedSwitch { host, to, percent, step, every, place } = typed;
-    meaning(place, Action::Switch { host, to, percent, step, every })
+    let TypedSwitch { host, to, percent, step, every, manner } = typed;
+    meaning(manner, Action::Switch { host, to, percent, step, every })
 }
 
 fn target(typed: TypedTarget) -> anyhow::Result<Target> {
@@ -260,17 +274,22 @@ fn target(typed: TypedTarget) -> anyhow::Result<Target> {
     Ok(Target::Those { of, labels: selector })
 }
 
-fn wish(place: TypedPlace, target: Target, wish: Wish) -> anyhow::Result<Operate> {
+fn wish(manner: TypedManner, target: Target, wish: Wish) -> anyhow::Result<Operate> {
     wish.check().map_err(anyhow::Error::msg)?;
-    meaning(place, Action::Wish { target, wish })
+    meaning(manner, Action::Wish { target, wish })
 }
 
-fn meaning(place: TypedPlace, action: Action) -> anyhow::Result<Operate> {
-    let TypedPlace { fleet, kube, namespace, all_namespaces, config, rules, dry_run, output } = place;
+fn meaning(manner: TypedManner, action: Action) -> anyhow::Result<Operate> {
+    let TypedManner { place, dry_run, output } = manner;
+    Ok(Operate { place: self::place(place)?, dry_run, output, action })
+}
+
+pub(super) fn place(place: TypedPlace) -> anyhow::Result<Place> {
+    let TypedPlace { fleet, kube, namespace, all_namespaces, config, rules } = place;
     let file = config.as_deref().map(file).transpose()?.unwrap_or_default();
     let rules = kube::rules(rules, file.host_template, file.kube.as_ref());
     if kube && fleet.is_some() {
-        bail!("--fleet and --kube name two places; say the one where the servers are to be changed");
+        bail!("--fleet and --kube name two places; say the one where the servers stand");
     }
     // As `serve` has it: a configuration with a cluster and no directory has no files.
     let is_watched = file.kube.as_ref().is_some_and(kube::KubeFile::is_watched) && file.fleet.is_none();
@@ -283,7 +302,7 @@ fn meaning(place: TypedPlace, action: Action) -> anyhow::Result<Operate> {
         let dir = fleet.or(file.fleet).unwrap_or_else(|| "fleet".into());
         Ground::Files { dir, max_file_bytes: file.max_file_bytes.unwrap_or(MAX_FILE_BYTES) }
     };
-    Ok(Operate { ground, namespace, all_namespaces, rules, dry_run, output, action })
+    Ok(Place { ground, namespace, all_namespaces, rules })
 }
 
 fn pause(text: &str) -> Result<Duration, String> {

@@ -223,7 +223,7 @@ fn operators_say_where_servers_stand() {
     let path = folder.path().join("tidegate.yaml");
     std::fs::write(&path, "kube: { sources: [agones] }\n").unwrap();
     let ground = |line: &str| match read(line) {
-        Ok(Command::Operate(operate)) => Ok(operate.ground),
+        Ok(Command::Operate(operate)) => Ok(operate.place.ground),
         Ok(other) => panic!("{other:?}"),
         Err(error) => Err(format!("{error:#}")),
     };

@@ -6,6 +6,8 @@ use clap::Args;
 
 use super::Output;
 use super::live::between;
+use super::operate::{self, Place, TypedPlace};
+use crate::plan::Selector;
 
 /// Longest wait: a week.
 const MAX_WAIT: Duration = Duration::from_hours(7 * 24);
@@ -17,11 +19,15 @@ const MAX_WAIT: Duration = Duration::from_hours(7 * 24);
 #[derive(Debug, Args)]
 pub(super) struct TypedWait {
     /// NAMESPACE/NAME, or NAME in any namespace
-    #[arg(value_name = "TARGET", required_unless_present = "fleet")]
+    #[arg(value_name = "SERVER", required_unless_present_any = ["of", "selector"])]
     targets: Vec<String>,
     /// All servers of this fleet, as NAMESPACE/NAME or NAME; say it again for more
-    #[arg(long, value_name = "NAME")]
-    fleet: Vec<String>,
+    #[arg(long, value_name = "FLEET")]
+    of: Vec<String>,
+    /// All servers with these labels, in Kubernetes' grammar: `version=v1`. Labels are read where the servers stand, as it is
+    /// begun; the control plane does not know them
+    #[arg(short = 'l', long, value_name = "LABELS")]
+    selector: Option<Selector>,
     /// Wait no longer than this, such as 90s or 30m [default: as long as it takes]
     #[arg(long, value_name = "TIME", value_parser = timeout)]
     timeout: Option<Duration>,
@@ -38,6 +44,8 @@ pub(super) struct TypedWait {
     /// A line for people each time something changes, or an object a line
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
+    #[command(flatten)]
+    place: TypedPlace,
 }
 
 /// Whose players are waited for, and how.
@@ -47,6 +55,8 @@ pub struct Wait {
     pub targets: Vec<String>,
     /// The same of fleets.
     pub fleets: Vec<String>,
+    /// Labels of servers, and where those stand.
+    pub labelled: Option<(Selector, Place)>,
     /// For how long at most.
     pub timeout: Option<Duration>,
     /// The admin URLs of all replicas.
@@ -55,14 +65,13 @@ pub struct Wait {
     pub output: Output,
 }
 
-impl From<TypedWait> for Wait {
-    fn from(typed: TypedWait) -> Self {
-        let TypedWait { targets, fleet, timeout, mut admin, output } = typed;
-        // The same replica twice would count its players twice.
-        admin.sort_unstable();
-        admin.dedup();
-        Self { targets, fleets: fleet, timeout, admins: admin, output }
-    }
+pub(super) fn meaning(typed: TypedWait) -> anyhow::Result<Wait> {
+    let TypedWait { targets, of, selector, place, timeout, mut admin, output } = typed;
+    let labelled = selector.map(|labels| operate::place(place).map(|place| (labels, place))).transpose()?;
+    // The same replica twice would count its players twice.
+    admin.sort_unstable();
+    admin.dedup();
+    Ok(Wait { targets, fleets: of, labelled, timeout, admins: admin, output })
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::Read;
 use super::members::{self, Raw};
-use crate::cli::Operate;
+use crate::cli::Place;
 use crate::kinds::{Key, Kind, Manager, Rules, Sources};
 use crate::plan::{Change, Member};
 use crate::sources;
@@ -59,17 +59,17 @@ struct Write {
 }
 
 impl Cluster {
-    pub(super) async fn open(config: &Operate, managers: &[Manager]) -> anyhow::Result<Self> {
+    pub(super) async fn open(place: &Place, managers: &[Manager]) -> anyhow::Result<Self> {
         let (client, namespace) = sources::kube::connect().await?;
         // A name may say its own namespace, so that one alone does not do for names in several.
         let scope =
-            (!config.all_namespaces).then(|| config.namespace.clone().unwrap_or_else(|| namespace.clone()));
+            (!place.all_namespaces).then(|| place.namespace.clone().unwrap_or_else(|| namespace.clone()));
         Ok(Self {
             client,
             namespace,
             scope,
             managers: managers.to_vec(),
-            rules: config.rules.clone(),
+            rules: place.rules.clone(),
             handles: BTreeMap::new(),
         })
     }
