@@ -289,6 +289,36 @@ async fn players_see_a_drain_a_redirect_and_maintenance() {
     assert!(inside.leave().await.is_clean());
 }
 
+#[tokio::test]
+async fn a_drain_among_a_thousand_changes_one_scope_and_nothing_else() {
+    let game = Game::start("game").await;
+    let servers: Vec<_> = (0..1000).map(|number| server(&format!("a-{number}"), game.port)).collect();
+    let gate = Gate::of(&servers).await;
+    gate.tidegate.is_served_to(1).await;
+    let inside = Player::join(gate.envoy.http, "a-7.localhost").await;
+    let sent = async || {
+        let kinds = ["clusters", "scopes"].map(|kind| format!("tidegate_pushes_total{{type=\"{kind}\"}}"));
+        let names =
+            [&kinds[0], &kinds[1], "tidegate_pushed_resources_total", "tidegate_pushed_removals_total"];
+        let mut counts = Vec::new();
+        for name in names {
+            counts.push(gate.tidegate.metric(name).await);
+        }
+        counts
+    };
+    let (before, listeners) = (sent().await, gate.envoy.stats("listener_manager").await);
+    assert!(!listeners.is_empty());
+    said(&gate.fleet, &["drain", "a-7"]).await;
+    gate.until_status("a-7.localhost", 503).await;
+    gate.tidegate.is_served_to(1).await;
+    let added: Vec<u64> = sent().await.iter().zip(&before).map(|(after, before)| after - before).collect();
+    assert_eq!(added, [0, 1, 1, 0], "clusters and scopes pushed, resources and removals in them");
+    assert_eq!(gate.envoy.stats("listener_manager").await, listeners);
+    assert_eq!(gate.get("a-8.localhost", "/").await.status, 200);
+    inside.plays().await;
+    assert!(inside.leave().await.is_clean());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_switch_moves_new_players_and_those_inside_stay() {
     let mut fleet = Vec::new();
