@@ -144,20 +144,22 @@ fn virtual_host(name: &str, domain: &str, held: &[Held], configuration: &mut Vec
     // A prefix sorts before all that extend it, so the reverse order tries the longest first.
     let mut held: Vec<_> = held.iter().collect();
     held.sort_by(|one, other| other.path.cmp(&one.path));
-    let listed = || held.iter().flat_map(|held| routes::routes(held));
     let mut sticky = held.iter().flat_map(|held| routes::sticky(held)).peekable();
     let matcher = match (sticky.peek().is_some(), held.len() < MAP_FROM) {
         (false, true) => None,
         (false, false) => Some(matcher::prefix_map(&held)),
-        (true, true) => Some(matcher::player_map(sticky, matcher::list(listed().collect()))),
+        (true, true) => {
+            let others = held.iter().flat_map(|held| routes::routes(held)).collect();
+            Some(matcher::player_map(sticky, matcher::list(others)))
+        }
         (true, false) => Some(matcher::player_map(sticky, matcher::prefix_map(&held).into())),
     };
     wire::message(tags::VIRTUAL_HOSTS, configuration, |host| {
         wire::bytes(tags::NAME, name.as_bytes(), host);
         wire::bytes(tags::DOMAINS, domain.as_bytes(), host);
         if matcher.is_none() {
-            for route in listed() {
-                wire::bytes(tags::ROUTES, &route.encode_to_vec(), host);
+            for held in &held {
+                routes::write(held, tags::ROUTES, host);
             }
         }
         if let Some(matcher) = matcher {
