@@ -36,16 +36,25 @@ pub(crate) fn lines(
         points().map(of).fold((f64::MAX, f64::MIN), |(least, most), x| (least.min(x), most.max(x)))
     };
     let ((left, right), (low, high)) = (range(|point| point.0), range(|point| point.1));
+    let mark = |value: &f64| if *value < 1.0 { value.to_string() } else { format!("{value:.0}") };
     let drawn = || -> Result<(), Box<dyn std::error::Error>> {
         let area = SVGBackend::new(path, (760, 420)).into_drawing_area();
         area.fill(&WHITE)?;
         let mut chart = ChartBuilder::on(&area)
             .caption(title, ("sans-serif", 18))
             .margin(12)
+            .margin_right(40)
             .x_label_area_size(40)
             .y_label_area_size(64)
             .build_cartesian_2d((left..right).log_scale(), (low / 2.0..high * 2.0).log_scale())?;
-        chart.configure_mesh().x_desc(across).y_desc(upward).light_line_style(WHITE).draw()?;
+        chart
+            .configure_mesh()
+            .x_desc(across)
+            .y_desc(upward)
+            .light_line_style(WHITE)
+            .x_label_formatter(&mark)
+            .y_label_formatter(&mark)
+            .draw()?;
         for (number, (name, points)) in series.iter().enumerate() {
             let colour = COLOURS[number % COLOURS.len()];
             let line = LineSeries::new(points.iter().copied(), colour.stroke_width(2)).point_size(4);
