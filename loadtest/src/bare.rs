@@ -86,7 +86,11 @@ fn take_orders(shelf: &RwLock<Shelf>, news: &broadcast::Sender<News>) -> anyhow:
         let told = Told::decode(message.clone())?;
         let mut shelf = shelf.write().unwrap_or_else(PoisonError::into_inner);
         match Order::of(order) {
-            Some(Order::First) => shelf.first.entry(told.type_url).or_default().push(message),
+            Some(Order::First) => {
+                shelf.first.entry(told.type_url).or_default().push(message);
+                // Said, for a stream that asked before it would wait for ever.
+                println!("taken");
+            }
             // Without a stream there is nobody to tell.
             Some(Order::Now) => _ = news.send((told.type_url.into(), message)),
             Some(Order::ByName) => {

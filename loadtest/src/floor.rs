@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::bare::Order;
 
@@ -18,6 +18,8 @@ pub(crate) struct Floor {
     pub(crate) xds: SocketAddr,
     pub(crate) pid: u32,
     orders: ChildStdin,
+    /// What it says.
+    lines: Lines<BufReader<ChildStdout>>,
     child: Child,
 }
 
@@ -36,10 +38,10 @@ impl Floor {
             tokio::time::timeout(LIMIT, lines.next_line()).await.context("the bare server's address")?;
         let xds = line?.unwrap_or_default().parse().context("the bare server's address")?;
         let pid = child.id().context("the bare server ended")?;
-        Ok(Self { xds, pid, orders, child })
+        Ok(Self { xds, pid, orders, lines, child })
     }
 
-    /// Hands it messages.
+    /// Hands it messages; returns when it has those that streams begin with.
     pub(crate) async fn order(&mut self, order: Order, messages: &[Bytes]) -> anyhow::Result<()> {
         let mut text = Vec::new();
         for message in messages {
@@ -49,6 +51,11 @@ impl Floor {
         }
         self.orders.write_all(&text).await.context("the bare server ended")?;
         self.orders.flush().await?;
+        let waits = if order == Order::First { messages.len() } else { 0 };
+        for _ in 0..waits {
+            let taken = tokio::time::timeout(LIMIT, self.lines.next_line()).await;
+            taken.context("the bare server takes no orders")??.context("the bare server ended")?;
+        }
         Ok(())
     }
 
