@@ -48,6 +48,9 @@ pub(crate) struct Options {
     /// Changes of the fleet a minute
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=60_000), value_name = "COUNT")]
     changes: u32,
+    /// Who falls with his server knocks again within this time, each at a moment of his own; 0s: all at once
+    #[arg(long, default_value = "2s", value_parser = wait, value_name = "TIME")]
+    rejoin: Duration,
     /// How long the fleet changes and things break
     #[arg(long, default_value = "100s", value_parser = time, value_name = "TIME")]
     churn: Duration,
@@ -146,6 +149,11 @@ fn time(text: &str) -> Result<Duration, String> {
     (1..=86_400).contains(&all).then(|| Duration::from_secs(all)).ok_or_else(bad)
 }
 
+/// A time, or none.
+fn wait(text: &str) -> Result<Duration, String> {
+    if matches!(text, "0" | "0s") { Ok(Duration::ZERO) } else { time(text) }
+}
+
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if (0.1..=50.0).contains(&rate) => Ok(rate),
@@ -163,6 +171,7 @@ impl Options {
             players: self.players,
             pause: Duration::from_secs_f64(1.0 / self.rate),
             lost_after: LOST_AFTER,
+            rejoin: self.rejoin,
             quiet: self.quiet,
             churn: self.churn,
             steps: schedule::changes(plan),
@@ -177,6 +186,7 @@ impl Options {
             ("--players", self.players.to_string()),
             ("--rate", self.rate.to_string()),
             ("--changes", self.changes.to_string()),
+            ("--rejoin", format!("{}s", self.rejoin.as_secs())),
             ("--quiet", format!("{}s", self.quiet.as_secs())),
             ("--churn", format!("{}s", self.churn.as_secs())),
             ("--kill-every", format!("{}s", self.kill_every.as_secs())),
@@ -288,6 +298,7 @@ mod tests {
         assert!(faults("none").unwrap().0.is_empty());
         assert_eq!(faults("kill,nack").unwrap().0, [Fault::Kill, Fault::Nack]);
         assert!(faults("kill,rain").unwrap_err().contains("takeover"));
+        assert_eq!((wait("0s"), wait("2s")), (Ok(Duration::ZERO), Ok(Duration::from_secs(2))));
         assert!(rate("0").is_err() && rate("nan").is_err() && rate("2").is_ok());
     }
 }

@@ -26,8 +26,8 @@ const KNOCK: Duration = Duration::from_secs(15);
 const AGAIN: Duration = Duration::from_millis(200);
 /// A player whom nobody lets in for so long is locked out: all servers but a few are open all the time.
 const LOCKED_OUT: Duration = Duration::from_secs(20);
-/// Half of the players stay for so long.
-const STAY: std::ops::Range<u64> = 20..120;
+/// Half of the players stay for so long. Seconds.
+const STAY: (f64, f64) = (20.0, 120.0);
 /// Players who knock at once: a crowd, and not a flood that would be measured in place of what is behind it.
 const KNOCKING: usize = 32;
 
@@ -37,6 +37,8 @@ pub(super) struct Doors {
     targets: Mutex<Arc<Vec<Target>>>,
     /// An answer that takes longer never comes.
     lost_after: Duration,
+    /// Who fell knocks again within this time, each at a moment of his own.
+    rejoin: Duration,
     knocking: Semaphore,
     oracle: Arc<Oracle>,
 }
@@ -46,10 +48,11 @@ impl Doors {
         front: SocketAddr,
         targets: Vec<Target>,
         lost_after: Duration,
+        rejoin: Duration,
         oracle: Arc<Oracle>,
     ) -> Arc<Self> {
         let targets = Mutex::new(Arc::new(targets));
-        Arc::new(Self { front, targets, lost_after, knocking: Semaphore::new(KNOCKING), oracle })
+        Arc::new(Self { front, targets, lost_after, rejoin, knocking: Semaphore::new(KNOCKING), oracle })
     }
 
     /// From now on players go there.
@@ -106,6 +109,15 @@ struct Player {
     session: u32,
 }
 
+/// How a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// By his own will.
+    Left,
+    /// By the other side.
+    Fell,
+}
+
 /// A place on a server.
 struct Seat {
     socket: WebSocketStream<TcpStream>,
@@ -126,7 +138,12 @@ impl Player {
                 Ok(seat) => {
                     self.session += 1;
                     self.doors.oracle.joined();
-                    self.stay(seat).await;
+                    if self.stay(seat).await == End::Fell {
+                        let pause = self.doors.rejoin.mul_f64(self.random.f64());
+                        if !self.rest(pause).await {
+                            return;
+                        }
+                    }
                     outside = Instant::now();
                 }
                 Err(error) => {
@@ -138,13 +155,34 @@ impl Player {
                     }
                     // Not all of them at the same moment again.
                     let pause = AGAIN + Duration::from_millis(self.random.u64(..200));
-                    tokio::select! {
-                        () = sleep(pause) => {}
-                        () = over(&mut leaving) => return,
+                    if !self.rest(pause).await {
+                        return;
                     }
                 }
             }
         }
+    }
+
+    /// Lets the time pass; whether he plays on.
+    async fn rest(&self, pause: Duration) -> bool {
+        let mut leaving = self.leaving.clone();
+        tokio::select! {
+            () = sleep(pause) => true,
+            () = over(&mut leaving) => false,
+        }
+    }
+
+    /// Until he wants to go: nobody comes to his first server just when the run begins, so that as many move on a
+    /// second at its begin as at any other time.
+    fn stays_for(&mut self) -> Duration {
+        let ((least, most), random) = (STAY, &mut self.random);
+        let seconds = if self.session == 1 {
+            // What is left at a random moment of a stay: who stays longer is met more often.
+            (least.powi(2) + random.f64() * (most.powi(2) - least.powi(2))).sqrt() * random.f64()
+        } else {
+            least + random.f64() * (most - least)
+        };
+        Duration::from_secs_f64(seconds)
     }
 
     async fn knock(&self, target: &Target) -> anyhow::Result<Seat> {
@@ -167,13 +205,13 @@ impl Player {
     }
 
     /// Plays until he wants to go, must, or the other side hangs up.
-    async fn stay(&mut self, mut seat: Seat) {
+    async fn stay(&mut self, mut seat: Seat) -> End {
         let oracle = self.doors.oracle.clone();
         let phase = self.pause.mul_f64(self.random.f64());
         let mut beat = interval_at(tokio::time::Instant::now() + phase, self.pause);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let stays = self.number.is_multiple_of(2);
-        let until = Instant::now() + Duration::from_secs(self.random.u64(STAY));
+        let until = Instant::now() + self.stays_for();
         let mut talk = Talk::default();
         let (mut leaving, mut is_leaving) = (self.leaving.clone(), false);
         let saw = loop {
@@ -205,7 +243,7 @@ impl Player {
                 oracle.left();
                 // The answer to a goodbye is nobody's concern: the seat is given up with it.
                 _ = timeout(Duration::from_secs(1), seat.socket.close(None)).await;
-                return;
+                return End::Left;
             }
         };
         let waiting = talk.open.len();
@@ -215,6 +253,7 @@ impl Player {
                 oracle.wrong(Wrong::Lost, self.number, &seat.identity, detail);
             }
         }
+        End::Fell
     }
 
     fn hear(&self, talk: &mut Talk, seat: &Seat, text: &str) {

@@ -35,8 +35,8 @@ pub(crate) trait Front {
     fn address(&self) -> SocketAddr;
 
     /// What it should be from now on. Returns at once: it is brought about behind the caller's back, and what
-    /// is asked for meanwhile replaces what was asked before.
-    fn apply(&mut self, routes: &Routes);
+    /// is asked for meanwhile replaces what was asked before. A front that reads files has no need to know.
+    fn apply(&mut self, _: impl FnOnce() -> Routes) {}
 
     /// The same as files of a fleet directory, those that changed: for a front that reads one.
     fn files(&mut self, _: &[File]) -> anyhow::Result<()> {

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
 use super::directory::Directory;
-use super::front::{Cost, Front, Routes};
+use super::front::{Cost, Front};
 use super::oracle::Oracle;
 use super::proxy::Proxy;
 use super::record::MarkKind;
@@ -351,10 +351,6 @@ impl Listener {
 impl Front for Gate {
     fn address(&self) -> SocketAddr {
         self.envoy.http
-    }
-
-    fn apply(&mut self, _: &Routes) {
-        // The files tell it.
     }
 
     fn files(&mut self, files: &[File]) -> anyhow::Result<()> {

@@ -211,12 +211,11 @@ impl Front for Nginx {
         self.address
     }
 
-    fn apply(&mut self, routes: &Routes) {
+    fn apply(&mut self, routes: impl FnOnce() -> Routes) {
+        let routes = routes();
         self.wanted.send_if_modified(|wanted| {
-            let differs = wanted != routes;
-            if differs {
-                wanted.clone_from(routes);
-            }
+            let differs = *wanted != routes;
+            *wanted = routes;
             differs
         });
     }

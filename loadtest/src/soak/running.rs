@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::directory::Directory;
-use super::front::{Cost, Front, Routes};
+use super::front::{Cost, Front};
 use super::world::File;
 use crate::metrics::Metrics;
 
@@ -71,10 +71,6 @@ impl Drop for Running {
 impl Front for Running {
     fn address(&self) -> SocketAddr {
         self.address
-    }
-
-    fn apply(&mut self, _: &Routes) {
-        // The files tell it.
     }
 
     fn files(&mut self, files: &[File]) -> anyhow::Result<()> {

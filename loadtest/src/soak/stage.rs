@@ -47,6 +47,8 @@ pub(super) struct Work {
     pub(super) pause: Duration,
     /// An answer that takes longer never comes.
     pub(super) lost_after: Duration,
+    /// Who fell is back within this time.
+    pub(super) rejoin: Duration,
     pub(super) quiet: Duration,
     pub(super) churn: Duration,
     pub(super) steps: Vec<Step>,
@@ -119,7 +121,8 @@ impl<'a, F: Front> Stage<'a, F> {
         progress: Progress,
     ) -> Self {
         let Before { games, world } = before;
-        let doors = Doors::new(front.address(), world.targets(), work.lost_after, oracle.clone());
+        let doors =
+            Doors::new(front.address(), world.targets(), work.lost_after, work.rejoin, oracle.clone());
         let mut beat = interval(Duration::from_secs(1));
         beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
         Self {
@@ -278,7 +281,7 @@ impl<'a, F: Front> Stage<'a, F> {
         }
         let files = self.world.files(change, &self.games);
         self.front.files(&files)?;
-        self.front.apply(&self.world.routes(&self.games));
+        self.front.apply(|| self.world.routes(&self.games));
         self.doors.lead_to(self.world.targets());
         if let Change::Come(n) = change {
             self.wait_for(n);

@@ -83,9 +83,9 @@ async fn a_new_server_is_a_reload_and_ends_the_connections_of_others() {
     assert!(before.memory_mb > 1.0, "{before:?}");
 
     // What is as it was costs nothing.
-    nginx.apply(&routes);
+    nginx.apply(|| routes.clone());
     routes.insert("b.example.com".to_owned(), vec![echo().await]);
-    nginx.apply(&routes);
+    nginx.apply(|| routes.clone());
     within("the new server", async {
         while player(&nginx, "b.example.com").await.1 != 101 {
             tokio::time::sleep(PACE).await;
