@@ -6,21 +6,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Uri;
-use jiff::SignedDuration;
-
 use crate::model::{
-    Affinity, Age, Desired, Fleet, GameVersion, Gateway, Gateways, Host, MAX_NAME, Mode, PathPrefix,
-    Priority, Problem, ProblemKind, Protocol, Redirect, RouteKey, Server, ServerId, Share, Weight, is_name,
+    Age, Desired, Fleet, Gateway, Gateways, Host, MAX_NAME, PathPrefix, Problem, ProblemKind, RouteKey,
+    Server, ServerId, Share, is_name,
 };
 
+mod door;
+mod keys;
 mod levers;
+mod values;
 
+pub use door::{leads_to, redirect};
+pub use keys::{nearest, shown};
 pub use levers::RETRY_AFTER;
+use values::{Written, affinity, count, duration, priority, protocol, truth, version, weight};
 
 /// All our annotations begin with this.
 pub const PREFIX: &str = "tidegate.dev/";
@@ -44,34 +46,6 @@ pub const MAX_TEXT: usize = 512;
 pub const MAX_PROBLEMS: usize = 32;
 /// The idle timeout of a server that names none.
 pub const IDLE_TIMEOUT: Duration = Duration::from_hours(1);
-const MAX_IDLE_TIMEOUT: Duration = Duration::from_hours(30 * 24);
-
-/// Every annotation, without its prefix.
-const KNOWN: [&str; 23] = [
-    "host",
-    "path",
-    "strip-prefix",
-    "port",
-    "protocol",
-    "gateway",
-    "share",
-    "weight",
-    "priority",
-    "affinity",
-    "version",
-    "drain",
-    "drain-allow-cookie",
-    "retry-after",
-    "maintenance",
-    "maintenance-paths",
-    "max-sessions",
-    "max-connections",
-    "max-pending-requests",
-    "new-sessions-per-second",
-    "idle-timeout",
-    "response-timeout",
-    "https-redirect",
-];
 
 /// What the fleet manager says of a server's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +88,7 @@ impl<'a> Layer<'a> {
 
     fn field_of(&self, key: &str) -> String {
         let written = self.written.and_then(|written| written.get(key));
-        written.cloned().unwrap_or_else(|| format!("{}[\"{key}\"]", self.field))
+        written.cloned().unwrap_or_else(|| format!("{}[\"{}\"]", self.field, shown(key)))
     }
 }
 
@@ -165,13 +139,7 @@ struct Reader<'a> {
     problems: Vec<Problem>,
 }
 
-/// A value as it was written, and where.
-struct Written<'a> {
-    field: String,
-    text: &'a str,
-}
-
-impl<'a> Reader<'a> {
+impl Reader<'_> {
     fn desired(&mut self) -> Desired {
         self.unknown_fields();
         let endpoint = self.endpoint();
@@ -223,73 +191,6 @@ impl<'a> Reader<'a> {
         self.problems.push(Problem::new(kind, field, why));
     }
 
-    /// The nearest value of an annotation; one that is too long is reported and passed over.
-    fn written(&mut self, key: &str) -> Option<Written<'a>> {
-        self.read(key).filter(|written| written.text.len() <= MAX_VALUE)
-    }
-
-    /// The same, but what is too long is cut and not passed over: for what shuts a door.
-    fn cut(&mut self, key: &str) -> Option<Written<'a>> {
-        let Written { field, text } = self.read(key)?;
-        Some(Written { field, text: &text[..text.floor_char_boundary(MAX_VALUE)] })
-    }
-
-    fn read(&mut self, key: &str) -> Option<Written<'a>> {
-        let full = format!("{PREFIX}{key}");
-        let (layer, text) =
-            self.facts.layers.iter().find_map(|layer| Some((layer, layer.values.get(&full)?)))?;
-        let field = layer.field_of(&full);
-        if text.len() > MAX_VALUE {
-            let why = format!("has {} bytes; at most {MAX_VALUE} are read", text.len());
-            self.wrong(ProblemKind::TooLarge, field.clone(), why);
-        }
-        Some(Written { field, text: text.trim() })
-    }
-
-    fn value<T>(&mut self, key: &str, expected: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
-        let Written { field, text } = self.written(key)?;
-        let value = parse(text);
-        if value.is_none() {
-            let why = format!("{text:?} is not {expected}; the default is used");
-            self.wrong(ProblemKind::BadValue, field, why);
-        }
-        value
-    }
-
-    /// The items of a comma list, each once, in order.
-    fn items(&mut self, written: &Written<'a>) -> Vec<&'a str> {
-        let mut items: Vec<&str> = Vec::new();
-        for item in written.text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
-            if !items.contains(&item) {
-                items.push(item);
-            }
-        }
-        if items.len() > MAX_ITEMS {
-            let why = format!("has {} items; the first {MAX_ITEMS} are used", items.len());
-            self.wrong(ProblemKind::TooLarge, written.field.clone(), why);
-            items.truncate(MAX_ITEMS);
-        }
-        items
-    }
-
-    fn unknown_fields(&mut self) {
-        for layer in self.facts.layers {
-            for key in layer.values.keys() {
-                let Some(short) = key.strip_prefix(PREFIX) else { continue };
-                // What is said of a server is no wish of its author's.
-                if KNOWN.contains(&short) || WRITTEN.contains(&key.as_str()) {
-                    continue;
-                }
-                let nearest = KNOWN
-                    .into_iter()
-                    .min_by_key(|known| strsim::damerau_levenshtein(known, &short.to_ascii_lowercase()))
-                    .unwrap_or_default();
-                let why = format!("is not an annotation of Tidegate; did you mean {PREFIX}{nearest}?");
-                self.wrong(ProblemKind::UnknownField, layer.field_of(key), why);
-            }
-        }
-    }
-
     fn endpoint(&mut self) -> Option<SocketAddr> {
         let port = self.port();
         Some(SocketAddr::new(self.facts.address?, port?))
@@ -297,7 +198,7 @@ impl<'a> Reader<'a> {
 
     fn port(&mut self) -> Option<u16> {
         let ports = self.facts.ports;
-        let Some(Written { field, text }) = self.written("port") else {
+        let Some(Written { field, text, is_long }) = self.read("port") else {
             // A source that found a bad port has said so itself.
             let about_port = |problem: &Problem| {
                 problem.field == "spec" || problem.field.to_ascii_lowercase().contains("port")
@@ -310,6 +211,10 @@ impl<'a> Reader<'a> {
             }
             return ports.first().map(|port| port.number);
         };
+        if is_long {
+            // It was said, and the first port is not what was written.
+            return None;
+        }
         if let Some(port) = ports.iter().find(|port| port.name.as_deref() == Some(text)) {
             return Some(port.number);
         }
@@ -324,9 +229,9 @@ impl<'a> Reader<'a> {
     }
 
     fn routes(&mut self) -> Vec<RouteKey> {
-        let hosts = match (self.written("host"), self.facts.host_template) {
+        let hosts = match (self.listed("host"), self.facts.host_template) {
             (Some(written), _) => written,
-            (None, Some(text)) => Written { field: "hostTemplate".into(), text },
+            (None, Some(text)) => Written { field: "hostTemplate".into(), text, is_long: false },
             (None, None) => return Vec::new(),
         };
         let paths = self.paths();
@@ -352,9 +257,10 @@ impl<'a> Reader<'a> {
 
     /// The paths on every host. What can't be read must not become the root: that would be another server's.
     fn paths(&mut self) -> Vec<PathPrefix> {
-        let Some(written) = self.written("path") else { return vec![PathPrefix::root()] };
+        let Some(written) = self.listed("path") else { return vec![PathPrefix::root()] };
         // "Not written" is the root; written and empty is a mistake, and said as one.
-        let items = if written.text.is_empty() { vec![""] } else { self.items(&written) };
+        let is_empty = written.text.is_empty() && !written.is_long;
+        let items = if is_empty { vec![""] } else { self.items(&written) };
         items.into_iter().filter_map(|item| self.path(&written.field, item)).collect()
     }
 
@@ -412,10 +318,10 @@ impl<'a> Reader<'a> {
     }
 
     fn gateways(&mut self) -> Gateways {
-        let Some(written) = self.written("gateway") else { return Gateways::Every };
+        let Some(written) = self.listed("gateway") else { return Gateways::Every };
         let mut named = BTreeSet::new();
         let items = self.items(&written);
-        if items.is_empty() {
+        if items.is_empty() && !written.is_long {
             let why = "names no gateway, so that no Envoy serves it; leave it out for every gateway";
             self.wrong(ProblemKind::BadValue, written.field.clone(), why);
         }
@@ -458,177 +364,10 @@ impl<'a> Reader<'a> {
         }
         value
     }
-
-    fn mode(&mut self, endpoint: Option<SocketAddr>, routes: &[RouteKey]) -> Mode {
-        let maintenance = self.maintenance();
-        let drain = self.drain(routes);
-        match (self.facts.state, maintenance, drain) {
-            (State::Stopped, _, _) => Mode::Stopped,
-            (_, Some(Mode::Maintenance { text, paths }), _) if paths.is_empty() => {
-                Mode::Maintenance { text, paths }
-            }
-            (_, _, Some(draining)) => draining,
-            (State::Draining, _, None) => Mode::Draining { redirect: None },
-            (State::Starting, _, _) => Mode::Starting,
-            (State::Ready, _, _) if endpoint.is_none() => Mode::Misconfigured,
-            (State::Ready, Some(maintenance), _) => maintenance,
-            (State::Ready, None, None) => Mode::Open,
-        }
-    }
-
-    fn maintenance(&mut self) -> Option<Mode> {
-        let paths = self.maintenance_paths();
-        let Some(Written { field, mut text }) = self.cut("maintenance") else {
-            if let Some((field, _)) = paths {
-                self.wrong(
-                    ProblemKind::Missing,
-                    field,
-                    "does nothing without tidegate.dev/maintenance, the text that players are told",
-                );
-            }
-            return None;
-        };
-        if text.len() > MAX_TEXT {
-            let why = format!("has {} bytes; players are told the first {MAX_TEXT}", text.len());
-            self.wrong(ProblemKind::TooLarge, field, why);
-            text = &text[..text.floor_char_boundary(MAX_TEXT)];
-        }
-        match paths {
-            // All of them were wrong: nothing is closed that nobody asked to close.
-            Some((_, paths)) if paths.is_empty() => None,
-            Some((_, paths)) => Some(Mode::Maintenance { text: text.into(), paths }),
-            None => Some(Mode::Maintenance { text: text.into(), paths: Vec::new() }),
-        }
-    }
-
-    fn maintenance_paths(&mut self) -> Option<(String, Vec<PathPrefix>)> {
-        // An empty list names no path, so it is not the list: all are in maintenance.
-        let written = self
-            .written("maintenance-paths")
-            .filter(|written| !written.text.replace([',', ' '], "").is_empty())?;
-        let mut paths = BTreeSet::new();
-        for item in self.items(&written) {
-            match PathPrefix::parse(item) {
-                Ok(path) => _ = paths.insert(path),
-                Err(why) => {
-                    self.wrong(
-                        ProblemKind::BadValue,
-                        written.field.clone(),
-                        format!("{item:?} {why}; this path is left out"),
-                    );
-                }
-            }
-        }
-        Some((written.field, paths.into_iter().collect()))
-    }
-
-    /// What is neither a truth nor a URL drains: whoever wrote it wants the door shut, and a shut door
-    /// loses nothing.
-    fn drain(&mut self, routes: &[RouteKey]) -> Option<Mode> {
-        let Written { field, text } = self.cut("drain")?;
-        if let Some(draining) = truth(text) {
-            return draining.then_some(Mode::Draining { redirect: None });
-        }
-        let redirect = redirect(text);
-        if let Some(own) =
-            redirect.as_ref().and_then(|redirect| routes.iter().find(|key| leads_to(redirect, key)))
-        {
-            let why = format!("{text:?} leads to {own}, this server itself; it drains, with no redirect");
-            self.wrong(ProblemKind::BadValue, field, why);
-            return Some(Mode::Draining { redirect: None });
-        }
-        if redirect.is_none() {
-            let why = format!(
-                "{text:?} is neither \"true\", \"false\" nor a URL such as https://lobby.example.com/; it drains, with no redirect"
-            );
-            self.wrong(ProblemKind::BadValue, field, why);
-        }
-        Some(Mode::Draining { redirect })
-    }
 }
 
 fn fleet_of(name: &str) -> &str {
     ordinal(name).map_or(name, |id| &name[..name.len() - id.len() - 1])
-}
-
-fn truth(text: &str) -> Option<bool> {
-    bool::from_str(text).ok()
-}
-
-fn protocol(text: &str) -> Option<Protocol> {
-    match text {
-        "http1" => Some(Protocol::Http1),
-        "h2c" => Some(Protocol::H2c),
-        "h2" => Some(Protocol::H2),
-        "tls" => Some(Protocol::Tls),
-        _ => None,
-    }
-}
-
-fn weight(text: &str) -> Option<Weight> {
-    text.parse().ok().filter(|weight| *weight <= Weight::MAX).map(Weight)
-}
-
-fn priority(text: &str) -> Option<Priority> {
-    text.parse().ok().filter(|priority| *priority <= Priority::MAX).map(Priority)
-}
-
-fn affinity(text: &str) -> Option<Affinity> {
-    match text {
-        "none" => Some(Affinity::None),
-        "cookie" => Some(Affinity::Cookie),
-        _ => None,
-    }
-}
-
-fn version(text: &str) -> Option<GameVersion> {
-    text.parse().ok().filter(|version| *version <= GameVersion::MAX).map(GameVersion)
-}
-
-fn duration(text: &str) -> Option<Duration> {
-    let signed: SignedDuration = text.parse().ok()?;
-    let is_said = |duration: &Duration| {
-        duration.is_zero() || (Duration::from_secs(1)..=MAX_IDLE_TIMEOUT).contains(duration)
-    };
-    Duration::try_from(signed).ok().filter(is_said)
-}
-
-fn count(text: &str) -> Option<u32> {
-    text.parse().ok().filter(|count| (1..=1_000_000).contains(count))
-}
-
-/// True when players who are redirected come to the same route again.
-pub fn leads_to(redirect: &Redirect, key: &RouteKey) -> bool {
-    let path = redirect.path.as_deref().map(|path| path.split('?').next().unwrap_or_default());
-    let stays = path.is_none_or(|path| PathPrefix::parse(path).is_ok_and(|path| key.path.covers(&path)));
-    *redirect.host == *key.host.as_str() && stays
-}
-
-/// The place that a URL sends players to; none when it is not one that a player can follow.
-pub fn redirect(text: &str) -> Option<Redirect> {
-    // What a browser would keep to itself, or Envoy pass on raw, is no place to send players.
-    if !text.is_ascii() || text.contains('#') {
-        return None;
-    }
-    let uri: Uri = text.parse().ok()?;
-    let https = match uri.scheme_str()? {
-        "https" => true,
-        "http" => false,
-        _ => return None,
-    };
-    let authority = uri.authority()?;
-    // No user names or passwords: they would be shown to every player.
-    let host = Host::parse(authority.host()).ok().filter(|host| !host.as_str().contains('*'))?;
-    if authority.as_str().contains('@')
-        || (authority.as_str() != authority.host() && authority.port_u16().is_none_or(|port| port == 0))
-    {
-        return None;
-    }
-    // The parser makes "/" of nothing, but "https://a" leaves players their path and "https://a/" does not.
-    let behind = text.split_once("://")?.1.strip_prefix(authority.as_str())?;
-    let path =
-        (!behind.is_empty()).then(|| uri.path_and_query().map(|path| Arc::from(path.as_str()))).flatten();
-    Some(Redirect { https, host: host.as_str().into(), port: authority.port_u16(), path })
 }
 
 #[cfg(test)]

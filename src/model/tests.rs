@@ -52,7 +52,8 @@ fn a_host_is_lower_case_and_has_no_dot_behind() {
     assert_eq!(Host::parse("*.*.example.com"), Err(BadHost::Star));
     assert_eq!(Host::parse("*."), Err(BadHost::Star));
     assert_eq!(Host::parse(""), Err(BadHost::Empty));
-    assert_eq!(Host::parse(&"a.".repeat(127)), Ok(Host("a.".repeat(127).trim_end_matches('.').into())));
+    let longest = "a.".repeat(127);
+    assert_eq!(Host::parse(&longest).unwrap().as_str(), longest.trim_end_matches('.'));
     assert_eq!(Host::parse(&"a.".repeat(128)), Err(BadHost::Long));
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::Source;
+use crate::model::{Affinity, GameVersion, Mode, Priority, Protocol, Source, Weight};
 
 fn read_with(annotations: &[(&str, &str)], change: impl FnOnce(&mut Facts<'_>)) -> Server {
     let values: BTreeMap<_, _> =
@@ -111,6 +111,16 @@ fn an_unknown_annotation_is_named_with_its_neighbour() {
 }
 
 #[test]
+fn a_long_key_is_shown_in_part_and_compared_with_nothing() {
+    let long = "x".repeat(10_000);
+    let (why, _) = problem(&[(&long, "y")]);
+    let shown = "x".repeat(80 - PREFIX.len());
+    assert_eq!(why, format!("metadata.annotations[\"{PREFIX}{shown}\"]: is not an annotation of Tidegate"));
+    assert_eq!(nearest(&"é".repeat(80), &["host"]), Some("host"));
+    assert_eq!(nearest(&"é".repeat(81), &["host"]), None);
+}
+
+#[test]
 fn bad_values_leave_the_default() {
     for (key, bad) in [
         ("weight", "-1"),
@@ -213,12 +223,6 @@ fn drain_is_a_truth_or_a_url() {
         panic!("no redirect")
     };
     assert_eq!(redirect.path.as_deref(), Some("/lobby"));
-    for own in ["https://a.example.com", "http://a.example.com:81/g/x?y"] {
-        let (why, desired) = problem(&[("host", "a.example.com"), ("path", "/g"), ("drain", own)]);
-        assert!(why.contains("this server itself"), "{why}");
-        assert_eq!(desired.mode, Mode::Draining { redirect: None });
-    }
-    good(&[("host", "a.example.com"), ("path", "/g"), ("drain", "https://a.example.com/h")]);
     for bad in [
         "soon",
         "ftp://a.example.com",
@@ -235,6 +239,30 @@ fn drain_is_a_truth_or_a_url() {
         let (why, desired) = problem(&[("drain", bad)]);
         assert!(why.contains("it drains, with no redirect"), "{why}");
         assert_eq!(desired.mode, Mode::Draining { redirect: None });
+    }
+}
+
+#[test]
+fn a_redirect_to_the_server_itself_is_none() {
+    for (path, own) in [
+        ("/g", "https://a.example.com"),
+        ("/g", "https://a.example.com/g"),
+        ("/g", "https://a.example.com/g?to=/h"),
+        ("/g", "http://a.example.com:81/g/x?y"),
+        ("/g", "https://a.example.com/g/we%20moved"),
+        ("/g", "https://a.example.com//g/"),
+        ("/g", "https://a.example.com/h/../g/x"),
+        ("/", "https://a.example.com/we%20moved"),
+        ("/", "https://a.example.com/in:lobby?a=b"),
+    ] {
+        let (why, desired) = problem(&[("host", "a.example.com"), ("path", path), ("drain", own)]);
+        assert!(why.contains("this server itself"), "{why}");
+        assert_eq!(desired.mode, Mode::Draining { redirect: None }, "{own}");
+    }
+    for other in ["/h", "/g%20x", "/games", "/h?to=/g", "/G", "/g/../h", "/"] {
+        let url = format!("https://a.example.com{other}");
+        let desired = good(&[("host", "a.example.com"), ("path", "/g"), ("drain", &url)]);
+        assert_ne!(desired.mode, Mode::Draining { redirect: None }, "{url}");
     }
 }
 
@@ -313,6 +341,52 @@ fn what_is_too_much_is_cut_and_said() {
     let many: Vec<_> = (0..50).map(|i| (format!("x{i}"), "y")).collect();
     let many: Vec<_> = many.iter().map(|(key, value)| (key.as_str(), *value)).collect();
     assert_eq!(read_with(&many, |_| ()).problems.len(), MAX_PROBLEMS);
+}
+
+/// What is read of a server with one value that is too long; nothing else is said of it.
+#[track_caller]
+fn long(annotations: &[(&str, &str)]) -> Desired {
+    let (why, desired) = problem(annotations);
+    assert!(why.contains("bytes; at most 4096 are read"), "{why}");
+    desired
+}
+
+#[test]
+fn what_is_too_long_is_not_as_if_nobody_had_written_it() {
+    let host = ("host", "a.example.com");
+    // Three bytes before two-byte characters: the limit falls into one of them.
+    let tail = "é".repeat(4000);
+
+    assert_eq!(keys(&long(&[host, ("path", &format!("/g{tail}"))])), [""; 0]);
+    assert_eq!(keys(&long(&[host, ("path", &format!("/g,{tail}"))])), ["a.example.com/g"]);
+
+    let named = |gateway: &str| long(&[("gateway", gateway)]).gateways;
+    assert_eq!(named(&tail), Gateways::Named(BTreeSet::new()));
+    assert_eq!(named(&format!("eu,{tail}")), Gateways::Named([Gateway("eu".into())].into()));
+
+    for port in [tail.clone(), format!("7001,{tail}")] {
+        let desired = long(&[("port", &port)]);
+        assert_eq!((desired.endpoint, desired.mode), (None, Mode::Misconfigured));
+    }
+
+    let server = read_with(&[("host", &tail)], |facts| facts.host_template = Some("<name>.example.com"));
+    assert_eq!((keys(&server.desired), server.problems.len()), (Vec::new(), 1));
+    assert_eq!(keys(&long(&[("host", &format!("a.example.com,{tail}"))])), ["a.example.com"]);
+    let many: Vec<_> = (0..1000).map(|i| format!("h{i}.example.com")).collect();
+    assert_eq!(long(&[("host", &many.join(","))]).routes.len(), MAX_ITEMS);
+
+    let closed = |paths: &str| long(&[("maintenance", "x"), ("maintenance-paths", paths)]).mode;
+    assert_eq!(closed(&format!("/{tail}")), Mode::Open, "nobody asked to close all");
+    let Mode::Maintenance { paths, .. } = closed(&format!("/shop,{tail}")) else { panic!() };
+    assert_eq!(paths, [PathPrefix::parse("/shop").unwrap()]);
+
+    let away = format!("https://b.example.com/{}", "x".repeat(5000));
+    assert_eq!(long(&[("drain", &away)]).mode, Mode::Draining { redirect: None }, "not half of a URL");
+}
+
+#[test]
+fn spaces_around_a_value_are_no_part_of_it() {
+    assert_eq!(good(&[("weight", &format!("{}7\n", " ".repeat(5000)))]).weight, Weight(7));
 }
 
 #[test]

@@ -253,7 +253,7 @@ impl Reader<'_> {
         })
     }
 
-    /// A list that is too long for `spec` would be passed over whole.
+    /// `spec` would cut a list that is too long, and not say which paths it lost.
     fn limit(&mut self) {
         for group in &mut self.conf.groups {
             let mut bytes = 0;

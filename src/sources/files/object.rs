@@ -162,15 +162,14 @@ impl Reader {
     /// Reports the fields that nobody reads.
     fn known(&mut self, object: &Map<String, Value>, parent: &str, known: &[&str]) {
         for key in object.keys().filter(|key| !known.contains(&key.as_str())) {
-            let distance =
-                |name: &&&str| strsim::damerau_levenshtein(&name.to_lowercase(), &key.to_lowercase());
-            let nearest = known.iter().min_by_key(distance).copied().unwrap_or_default();
-            let mut why = format!("is not a field of a Server; did you mean {parent}{nearest}?");
-            if parent == "spec." {
-                why.push_str(" Hosts, paths and the like are annotations, such as tidegate.dev/host");
+            let mut why = "is not a field of a Server".to_owned();
+            if let Some(near) = spec::nearest(key, known) {
+                why = format!("{why}; did you mean {parent}{near}?");
+                if parent == "spec." {
+                    why.push_str(" Hosts, paths and the like are annotations, such as tidegate.dev/host");
+                }
             }
-            let key: String = key.chars().take(80).collect();
-            self.wrong(ProblemKind::UnknownField, format!("{parent}{key}"), why);
+            self.wrong(ProblemKind::UnknownField, format!("{parent}{}", spec::shown(key)), why);
         }
     }
 
@@ -196,7 +195,8 @@ impl Reader {
                 annotations.insert(key, text);
             } else {
                 let why = format!("is {}; expected a text. It is ignored", nature(&value));
-                self.wrong(ProblemKind::BadValue, format!("metadata.annotations[\"{key}\"]"), why);
+                let field = format!("metadata.annotations[\"{}\"]", spec::shown(&key));
+                self.wrong(ProblemKind::BadValue, field, why);
             }
         }
         annotations

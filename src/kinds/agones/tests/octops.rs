@@ -130,7 +130,7 @@ fn a_long_list_has_the_limits_of_every_list() {
     assert_eq!(server.desired.routes.len(), 64);
     assert!(problem(&server).ends_with("has 65 items; the first 64 are used"));
     let server = domain(&list(2000));
-    assert_eq!(routes(&server), [""; 0]);
+    assert_eq!(server.desired.routes.len(), 64);
     assert!(problem(&server).contains("at most 4096 are read"), "{}", problem(&server));
 }
 

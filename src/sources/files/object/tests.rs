@@ -129,6 +129,25 @@ fn an_unknown_field_is_named_with_its_neighbour() {
 }
 
 #[test]
+fn a_long_key_is_shown_in_part_and_compared_with_nothing() {
+    let long = "x".repeat(10_000);
+    let (why, _) = problem(["spec", &long], 1.into());
+    assert_eq!(why, format!("spec.{}: is not a field of a Server", "x".repeat(80)));
+    let (why, _) = problem(["metadata", &long], 1.into());
+    assert_eq!(why, format!("metadata.{}: is not a field of a Server", "x".repeat(80)));
+    let key = format!("tidegate.dev/{long}");
+    for (value, said) in [
+        (json!([1]), "is a list; expected a text. It is ignored"),
+        (json!("y"), "is not an annotation of Tidegate"),
+    ] {
+        let server = server(|object| object["metadata"]["annotations"][&key] = value);
+        let [problem] = &server.problems[..] else { panic!("{:?}", server.problems) };
+        assert_eq!(problem.field, format!("metadata.annotations[\"{}\"]", &key[..80]));
+        assert_eq!(problem.why, said);
+    }
+}
+
+#[test]
 fn bad_values_are_said_and_leave_the_default() {
     let (why, server) = problem(["spec", "state"], "ready".into());
     assert!(why.contains("expected Ready, Starting, Draining or Stopped"), "{why}");
