@@ -59,9 +59,14 @@ impl Running {
     }
 
     fn over(root: TempDir) -> Self {
+        let dir = root.path().join("fleet");
+        Self::at(root, dir)
+    }
+
+    /// Over `dir`, which is `fleet` in `root` by another name.
+    fn at(root: TempDir, dir: PathBuf) -> Self {
         let (sender, events) = mpsc::channel(16);
         let (reporter, report) = watch::channel(Report::default());
-        let dir = root.path().join("fleet");
         let options = Options { dir, rules: Rules::default(), max_file_bytes: 1 << 20 };
         let task = tokio::spawn(files::run(options, sender, reporter));
         Self { root, events, report, task }
@@ -123,6 +128,11 @@ impl Running {
     async fn problem(&mut self, part: &str) -> Report {
         self.reported(part, |report| report.problems.iter().any(|problem| problem.to_string().contains(part)))
             .await
+    }
+
+    /// It says now that it waits with removals.
+    fn is_settling(&self) -> bool {
+        self.report.borrow().held.as_ref().is_some_and(|why| why.contains("what it lacks is kept"))
     }
 
     async fn mended(&mut self) -> Report {
@@ -287,8 +297,10 @@ async fn a_directory_that_vanishes_keeps_its_servers() {
             .unwrap()
             .ends_with("came back empty; holding 2 objects; add a file, or restart to accept it")
     );
+    // What somebody begins to put there counts; that it lacks something, only when he has done.
     running.write("a.yaml", &documents("b=1 c"));
-    assert_eq!(running.next().await, "+b=1 +c=7000 -a");
+    assert_eq!(running.next().await, "+b=1 +c=7000");
+    assert_eq!(running.next().await, "-a");
     running.mended().await;
 }
 
@@ -306,6 +318,73 @@ async fn a_directory_that_is_replaced_is_read_anew() {
     assert_eq!(running.next().await, "-b");
     running.write("a.yaml", &documents("a=2"));
     assert_eq!(running.next().await, "+a=2", "the new directory is watched");
+}
+
+#[tokio::test]
+async fn what_a_directory_has_when_it_is_back_counts_at_once_and_what_it_lacks_when_it_has_settled() {
+    let files = [("a.yaml", &*documents("a x")), ("b.yaml", &documents("b"))];
+    let mut running = Running::listed(&files, "a=7000 b=7000 x=7000").await;
+    let old = running.root.path().join("old");
+    fs::rename(running.path(""), &old).unwrap();
+    running.reported("gone", |report| report.held.is_some()).await;
+    fs::remove_file(old.join("b.yaml")).unwrap();
+    fs::write(old.join("a.yaml"), documents("a=1")).unwrap();
+    fs::write(old.join("c.yaml"), documents("c")).unwrap();
+    fs::rename(&old, running.path("")).unwrap();
+    assert_eq!(running.next().await, "+a=1");
+    assert_eq!(running.next().await, "+c=7000");
+    assert!(running.is_settling());
+    // Somebody fills it.
+    running.write("d.yaml", &documents("d"));
+    assert_eq!(running.next().await, "+d=7000");
+    fs::remove_file(running.path("c.yaml")).unwrap();
+    running.write("c2.yaml", &documents("c2"));
+    assert_eq!(running.next().await, "+c2=7000");
+    assert!(running.is_settling());
+    let mut gone = vec![running.next().await, running.next().await, running.next().await];
+    gone.sort();
+    assert_eq!(gone, ["-b", "-c", "-x"]);
+    assert_eq!(running.mended().await.files, 3);
+}
+
+#[tokio::test]
+async fn a_directory_that_goes_again_before_it_has_settled_forgets_nothing() {
+    let mut running = Running::listed(&[("a.yaml", &documents("a x"))], "a=7000 x=7000").await;
+    let old = running.root.path().join("old");
+    fs::rename(running.path(""), &old).unwrap();
+    running.reported("gone", |report| report.held.is_some()).await;
+    fs::write(old.join("a.yaml"), documents("a=1")).unwrap();
+    fs::rename(&old, running.path("")).unwrap();
+    assert_eq!(running.next().await, "+a=1");
+    assert!(running.is_settling());
+    fs::rename(running.path(""), &old).unwrap();
+    running
+        .reported("gone again", |report| report.held.as_ref().is_some_and(|why| why.contains("is not there")))
+        .await;
+    fs::rename(&old, running.path("")).unwrap();
+    assert_eq!(running.next().await, "-x");
+    running.mended().await;
+}
+
+#[tokio::test]
+async fn a_directory_that_is_named_from_here_is_seen_to_go() {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir(root.path().join("fleet")).unwrap();
+    fs::write(root.path().join("fleet/a.yaml"), documents("a")).unwrap();
+    let up: PathBuf = std::env::current_dir().unwrap().iter().skip(1).map(|_| "..").collect();
+    let dir = up.join(root.path().join("fleet").strip_prefix("/").unwrap());
+    assert!(dir.is_relative());
+    let mut running = Running::at(root, dir);
+    assert_eq!(running.next().await, "reset a=7000");
+    // The same name, and on many file systems the same number: only the event tells that it is another.
+    fs::remove_dir_all(running.path("")).unwrap();
+    fs::create_dir(running.path("")).unwrap();
+    running
+        .reported("empty", |report| report.held.as_ref().is_some_and(|why| why.contains("came back empty")))
+        .await;
+    running.write("a.yaml", &documents("a=1"));
+    assert_eq!(running.next().await, "+a=1");
+    running.mended().await;
 }
 
 #[tokio::test]

@@ -54,7 +54,7 @@ impl Fleet {
                 Change::Put(Item::Server(server)) => events.push(Event::Upsert(server)),
                 Change::Gone(Id::Server(id)) => events.push(Event::Remove(id)),
                 Change::Put(Item::Object(object)) => objects.push(kinds::Change::Put(object)),
-                Change::Gone(Id::Object(key)) => objects.push(kinds::Change::Gone(key)),
+                Change::Gone(Id::Object(key)) => objects.push(kinds::Change::Gone(*key)),
             }
         }
         // All of a file at once: its pods and its sets are read together.

@@ -30,8 +30,8 @@ pub(super) enum Item {
 pub(super) enum Id {
     /// One of ours.
     Server(ServerId),
-    /// One of Kubernetes'.
-    Object(Key),
+    /// One of Kubernetes'. In a box: a fleet of our own has an id in two maps for each server, and none of these.
+    Object(Box<Key>),
 }
 
 /// What became of an object.
@@ -48,7 +48,7 @@ impl Item {
     pub(super) fn id(&self) -> Id {
         match self {
             Self::Server(server) => Id::Server(server.id.clone()),
-            Self::Object(object) => Id::Object(object.key()),
+            Self::Object(object) => Id::Object(Box::new(object.key())),
         }
     }
 }

@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::content::{self, Content, MAX_PROBLEMS};
 use super::item::{Change, Id, Item};
 use super::parse::Place;
@@ -31,12 +33,21 @@ struct File {
     is_unknown: bool,
 }
 
+impl File {
+    /// True when there is something to be told of it.
+    fn is_remarkable(&self) -> bool {
+        !self.problems.is_empty() || self.note.is_some() || self.kept > 0 || self.is_unknown
+    }
+}
+
 /// All files of a directory.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     files: BTreeMap<Arc<str>, File>,
-    /// The files that hold an object, by name: the first one's counts. Never empty.
-    holders: HashMap<Id, Vec<Arc<str>>>,
+    /// Those of which there is something to be told, so that a change need not look through all.
+    remarkable: BTreeSet<Arc<str>>,
+    /// The files that hold an object, by name: the first one's counts. Never empty, and nearly always one.
+    holders: HashMap<Id, SmallVec<[Arc<str>; 1]>>,
     /// Objects in more than one file.
     contested: BTreeSet<Id>,
 }
@@ -153,6 +164,11 @@ impl Ledger {
         changed: Vec<Id>,
         before: &HashMap<Id, Item>,
     ) -> Vec<Change> {
+        if file.is_remarkable() {
+            self.remarkable.insert(name.clone());
+        } else {
+            self.remarkable.remove(name);
+        }
         self.files.insert(name.clone(), file);
         let (mut changes, mut gone) = (Vec::new(), Vec::new());
         // O(changed): objects that stay as they are were dropped from the list already.
@@ -193,15 +209,20 @@ impl Ledger {
         }
     }
 
+    /// By name.
+    fn remarkable(&self) -> impl Iterator<Item = (&str, &File)> {
+        self.remarkable.iter().filter_map(|name| Some((&**name, self.files.get(name)?)))
+    }
+
     /// Why there may be objects that nobody knows; `None` when there are none.
     pub(super) fn doubt(&self) -> Option<String> {
-        let (name, _) = self.files.iter().find(|(_, file)| file.is_unknown)?;
+        let (name, _) = self.remarkable().find(|(_, file)| file.is_unknown)?;
         Some(format!("{name} was never read whole: Envoys keep what they hold and nobody knows"))
     }
 
     /// Why objects are kept that no file shows any more; `None` when none are.
     pub(super) fn held(&self) -> Option<String> {
-        let mut keeping = self.files.iter().filter(|(_, file)| file.kept > 0);
+        let mut keeping = self.remarkable().filter(|(_, file)| file.kept > 0);
         let (name, file) = keeping.next()?;
         let (kept, others) = (file.kept, keeping.count());
         let others = if others == 0 { String::new() } else { format!(", and those of {others} more files") };
@@ -211,8 +232,8 @@ impl Ledger {
     /// What is wrong with the files, by file and place, not more than [`MAX_PROBLEMS`].
     pub(super) fn problems(&self) -> Vec<Problem> {
         let mut problems: Vec<(&str, Place, Problem)> = Vec::new();
-        for (name, file) in &self.files {
-            problems.extend(file.problems.iter().map(|(place, problem)| (&**name, *place, problem.clone())));
+        for (name, file) in self.remarkable() {
+            problems.extend(file.problems.iter().map(|(place, problem)| (name, *place, problem.clone())));
             if problems.len() > MAX_PROBLEMS {
                 break;
             }
@@ -228,7 +249,7 @@ impl Ledger {
 
     /// What is left out of the files, and no mistake; by file, not more than [`MAX_PROBLEMS`].
     pub(super) fn notes(&self) -> Vec<Problem> {
-        let notes = self.files.values().filter_map(|file| Some(file.note.as_ref()?.1.clone()));
+        let notes = self.remarkable().filter_map(|(_, file)| Some(file.note.as_ref()?.1.clone()));
         notes.take(MAX_PROBLEMS).collect()
     }
 

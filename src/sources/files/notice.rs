@@ -16,6 +16,8 @@ pub(super) enum Notice {
     Soon(String),
     /// Anything may have changed.
     Everything,
+    /// Somebody works here on a file of no fleet, perhaps on one that will be renamed.
+    Stir,
     /// The directory itself went.
     Lost,
 }
@@ -50,7 +52,7 @@ pub(super) fn notices(dir: &Path, event: &notify::Event) -> Vec<Notice> {
                 Some(_) => Some(Notice::Soon(name.to_owned())),
                 // Kubernetes swaps `..data`, and every file behind it.
                 None if is_swap && name.starts_with("..") => Some(Notice::Everything),
-                None => None,
+                None => Some(Notice::Stir),
             }
         })
         .collect()
@@ -87,7 +89,10 @@ mod tests {
             notice(EventKind::Modify(ModifyKind::Name(RenameMode::To)), "/fleet/..data"),
             [Notice::Everything]
         );
-        assert_eq!(notice(EventKind::Modify(ModifyKind::Name(RenameMode::To)), "/fleet/.a.yaml.swp"), []);
+        assert_eq!(
+            notice(EventKind::Modify(ModifyKind::Name(RenameMode::To)), "/fleet/.a.yaml.swp"),
+            [Notice::Stir]
+        );
         let overflow = notify::Event::new(EventKind::Other).set_flag(Flag::Rescan);
         assert_eq!(notices(Path::new("/fleet"), &overflow), [Notice::Everything]);
     }

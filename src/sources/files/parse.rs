@@ -51,15 +51,20 @@ impl Format {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     /// The line, counted from 1.
-    pub(super) line: usize,
+    pub(super) line: u32,
     /// The position in a list that begins there, counted from 0.
-    pub(super) item: Option<usize>,
+    pub(super) item: Option<u32>,
 }
 
 impl Place {
     fn at(line: usize) -> Self {
-        Self { line, item: None }
+        Self { line: narrow(line), item: None }
     }
+}
+
+/// Each object keeps its place. A file has more lines than this has numbers only past the greatest size.
+fn narrow(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 impl fmt::Display for Place {
@@ -97,7 +102,7 @@ fn spread(line: usize, mut value: Value, sink: &mut impl FnMut(Place, Part)) {
         _ => return sink(Place::at(line), Ok(value)),
     };
     for (at, item) in items.into_iter().enumerate() {
-        sink(Place { line, item: Some(at) }, Ok(item));
+        sink(Place { item: Some(narrow(at)), ..Place::at(line) }, Ok(item));
     }
 }
 

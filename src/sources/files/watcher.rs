@@ -32,7 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const OPEN: Duration = Duration::from_secs(5);
 /// An editor may rename the old file away before the new one is there.
 const GRACE: Duration = Duration::from_millis(250);
-/// A directory that is back is filled by somebody: it is read when nothing happened for so long, ...
+/// A directory that is back is filled by somebody: what it has is taken at once, and what it lacks is gone when
+/// nothing happened for so long, ...
 const SETTLE: Duration = Duration::from_secs(1);
 /// ... and no later than this.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(10);
@@ -53,11 +54,13 @@ struct Due {
     at: Instant,
     /// Somebody may still be writing to it.
     is_open: bool,
+    /// It was read while somebody was, and lacked something: it is to be given its time.
+    was_open: bool,
 }
 
 impl Due {
     fn at(at: Instant) -> Self {
-        Self { first: at, at, is_open: false }
+        Self { first: at, at, is_open: false, was_open: false }
     }
 }
 
@@ -67,7 +70,7 @@ enum Phase {
     Lost {
         retry_at: Instant,
     },
-    /// It is back.
+    /// It is back, and may not have everything yet: nothing is removed.
     Settling {
         since: Instant,
         until: Instant,
@@ -92,8 +95,6 @@ struct Watch {
     /// Files that were not there when they were looked for, since when.
     missing: BTreeMap<String, Instant>,
     rescan_at: Instant,
-    /// It was lost: should it come back without a file, that is not believed.
-    was_lost: bool,
     /// What is wrong with the directory itself.
     trouble: Option<String>,
     held: Option<String>,
@@ -124,7 +125,6 @@ pub(super) async fn run(
         pending: BTreeMap::new(),
         missing: BTreeMap::new(),
         rescan_at: now,
-        was_lost: false,
         trouble: None,
         held: None,
         listed: false,
@@ -136,13 +136,21 @@ pub(super) async fn run(
         tokio::select! {
             () = &mut closed => return Ok(()),
             notice = next(&mut inbox) => watch.note(notice),
-            () = sleep_until(watch.wake_at()) => {
+            () = until(watch.wake_at()) => {
                 if watch.act(&mut inbox).await.is_err() {
                     return Ok(());
                 }
                 watch.publish();
             }
         }
+    }
+}
+
+/// Returns at that time. What is due is not put to sleep: the timer counts in milliseconds, rounds up, and the poll below
+/// it rounds up once more.
+async fn until(at: Instant) {
+    if at > Instant::now() {
+        sleep_until(at).await;
     }
 }
 
@@ -158,27 +166,34 @@ async fn next(inbox: &mut Option<mpsc::Receiver<Notice>>) -> Notice {
 
 impl Watch {
     fn wake_at(&self) -> Instant {
-        match self.phase {
-            Phase::Lost { retry_at } => retry_at,
-            Phase::Settling { until, .. } => until,
-            Phase::Watching => self.pending.values().map(|due| due.at).fold(self.rescan_at, Instant::min),
-        }
+        let next = match self.phase {
+            Phase::Lost { retry_at } => return retry_at,
+            // The first listing is told as a whole.
+            Phase::Settling { until, .. } if !self.listed => return until,
+            Phase::Settling { until, .. } => until.min(self.rescan_at),
+            Phase::Watching => self.rescan_at,
+        };
+        self.pending.values().map(|due| due.at).fold(next, Instant::min)
+    }
+
+    fn is_settling(&self) -> bool {
+        matches!(self.phase, Phase::Settling { .. })
     }
 
     fn note(&mut self, notice: Notice) {
         let now = Instant::now();
         if let (Phase::Settling { since, until }, true) = (&mut self.phase, notice != Notice::Lost) {
             *until = (now + SETTLE).min(*since + SETTLE_PATIENCE);
-            return;
         }
         match notice {
-            // Nothing is looked at alone before all was listed, and nothing of a doubtful directory.
-            Notice::Now(_) | Notice::Soon(_) if self.was_lost || !self.listed => self.rescan_at = now + QUIET,
+            Notice::Stir => {}
+            // Nothing is looked at alone before all was listed.
+            Notice::Now(_) | Notice::Soon(_) | Notice::Everything if !self.listed => {}
             Notice::Now(name) => _ = self.pending.insert(name, Due::at(now)),
             Notice::Soon(name) => {
                 let due = self.pending.entry(name).or_insert(Due::at(now));
                 if !due.is_open {
-                    *due = Due { is_open: true, ..Due::at(now) };
+                    *due = Due { first: now, is_open: true, ..*due };
                 }
                 due.at = (now + QUIET).min(due.first + PATIENCE);
             }
@@ -196,9 +211,14 @@ impl Watch {
     fn lose(&mut self, why: impl std::fmt::Display) {
         self.watcher = None;
         self.identity = None;
-        self.pending.clear();
+        for name in std::mem::take(&mut self.pending).into_keys() {
+            // What was to be looked at again is met by the next listing, though its stat stays.
+            if let Some(stat) = self.stats.get_mut(&name) {
+                *stat = None;
+            }
+        }
         self.missing.clear();
-        self.was_lost = self.listed;
+        self.held = None;
         self.trouble = Some(format!("{why}; looked for again every half second"));
         self.phase = Phase::Lost { retry_at: Instant::now() + RETRY };
     }
@@ -214,16 +234,18 @@ impl Watch {
                         self.phase = Phase::Watching;
                         self.scan(inbox).await?;
                     }
-                    Ok(()) => self.phase = Phase::Settling { since: now, until: now + SETTLE },
+                    Ok(()) => {
+                        self.phase = Phase::Settling { since: now, until: now + SETTLE };
+                        // A file that is being written right now has told of itself by then.
+                        self.rescan_at = now + QUIET;
+                    }
                 }
             }
-            Phase::Settling { until, .. } if until <= now => {
-                self.phase = Phase::Watching;
-                self.scan(inbox).await?;
-            }
-            Phase::Watching if self.rescan_at <= now => self.scan(inbox).await?,
-            Phase::Watching => self.look_at_due(now).await?,
-            Phase::Lost { .. } | Phase::Settling { .. } => {}
+            Phase::Lost { .. } => {}
+            Phase::Settling { until, .. } if until <= now => self.scan(inbox).await?,
+            Phase::Settling { .. } if !self.listed => {}
+            Phase::Settling { .. } | Phase::Watching if self.rescan_at <= now => self.scan(inbox).await?,
+            Phase::Settling { .. } | Phase::Watching => self.look_at_due(now).await?,
         }
         Ok(())
     }
@@ -238,7 +260,9 @@ impl Watch {
             return Err(std::io::Error::other("was replaced by another directory"));
         }
         let (sender, receiver) = mpsc::channel(NOTICES);
-        let dir = self.options.dir.clone();
+        // As the events name it, which would not be equal to a relative one.
+        let dir = std::path::absolute(&self.options.dir)?;
+        let watched = dir.clone();
         let handler = move |event: notify::Result<notify::Event>| {
             let list = event.map_or_else(|_| vec![Notice::Everything], |event| notices(&dir, &event));
             for notice in list {
@@ -247,7 +271,7 @@ impl Watch {
             }
         };
         let watcher = RecommendedWatcher::new(handler, notify::Config::default()).and_then(|mut watcher| {
-            watcher.watch(&self.options.dir, RecursiveMode::NonRecursive)?;
+            watcher.watch(&watched, RecursiveMode::NonRecursive)?;
             Ok(watcher)
         });
         match watcher {
@@ -267,51 +291,65 @@ impl Watch {
         Ok(())
     }
 
-    /// Compares all stats, and looks at what differs.
-    async fn scan(&mut self, inbox: &mut Option<mpsc::Receiver<Notice>>) -> Result<(), Closed> {
+    /// What is there now; nothing when the directory was lost by looking at it.
+    async fn list(
+        &mut self,
+        inbox: &mut Option<mpsc::Receiver<Notice>>,
+    ) -> Option<Vec<(String, Option<Stat>)>> {
         if self.watcher.is_none()
             && self.listed
             && let Err(error) = self.open(inbox)
         {
             self.lose(error);
-            return Ok(());
+            return None;
         }
         self.rescan_at = Instant::now() + if self.watcher.is_some() { RESCAN } else { RESCAN_BLIND };
         let options = self.options.clone();
         let listing =
             spawn_blocking(move || Ok((disk::directory(&options.dir)?, disk::list(&options.dir)?))).await;
-        let (identity, list) = match listing.unwrap_or_else(|panic| Err(std::io::Error::other(panic))) {
-            Ok(listing) => listing,
+        match listing.unwrap_or_else(|panic| Err(std::io::Error::other(panic))) {
+            Ok((identity, list)) if self.identity == Some(identity) => Some(list),
+            Ok(_) => {
+                self.lose("was replaced by another directory");
+                None
+            }
             Err(error) => {
                 self.lose(format_args!("can't be read: {error}"));
-                return Ok(());
+                None
             }
-        };
-        if self.identity != Some(identity) {
-            self.lose("was replaced by another directory");
-            return Ok(());
         }
-        if self.was_lost && list.is_empty() && !self.fleet.ledger().is_empty() {
-            self.held = Some(format!(
-                "{} came back empty; holding {} objects; add a file, or restart to accept it",
-                self.options.dir.display(),
-                self.fleet.ledger().len()
-            ));
-            return Ok(());
-        }
-        (self.was_lost, self.held) = (false, None);
+    }
 
+    /// Compares all stats, and looks at what differs; until the directory has settled, not at what is missing.
+    async fn scan(&mut self, inbox: &mut Option<mpsc::Receiver<Notice>>) -> Result<(), Closed> {
+        let Some(list) = self.list(inbox).await else { return Ok(()) };
+        let now = Instant::now();
+        if let (Phase::Settling { until, .. }, true) = (&self.phase, self.listed) {
+            let is_over = *until <= now;
+            let objects = self.fleet.ledger().len();
+            self.held = (list.is_empty() && objects > 0).then(|| {
+                let dir = self.options.dir.display();
+                format!(
+                    "{dir} came back empty; holding {objects} objects; add a file, or restart to accept it"
+                )
+            });
+            if is_over && self.held.is_some() {
+                self.phase = Phase::Settling { since: now, until: now + SETTLE };
+            }
+            if !is_over || self.held.is_some() {
+                return self.take_what_is_there(list).await;
+            }
+            // What files lack was kept meanwhile.
+            let waiting = self.pending.values_mut().filter(|due| !due.is_open && !due.was_open);
+            waiting.for_each(|due| due.at = now);
+        }
+        self.phase = Phase::Watching;
         let names: BTreeSet<&str> = list.iter().map(|(name, _)| name.as_str()).collect();
         let gone: Vec<_> = self.stats.keys().filter(|name| !names.contains(name.as_str())).cloned().collect();
-        let differs =
-            |(name, stat): &(String, Option<Stat>)| stat.is_none() || self.stats.get(name) != Some(stat);
-        let changed: Vec<_> =
-            list.iter().filter(|file| differs(file)).map(|(name, _)| name.clone()).collect();
-        let now = Instant::now();
         for name in gone {
             self.pending.entry(name).or_insert(Due::at(now));
         }
-        for name in changed {
+        for name in self.changed(list) {
             let is_open = self.pending.remove(&name).is_some_and(|due| due.is_open);
             self.look_at(name, is_open).await?;
         }
@@ -323,7 +361,26 @@ impl Watch {
             self.doubts = ledger.doubt().is_some();
             self.send(self.fleet.listing()).await?;
         }
+        // In the same turn, so that nothing is said to be held that no longer is.
+        self.look_at_due(now).await
+    }
+
+    /// Looks at all that changed but what somebody is writing to: that is due on its own.
+    async fn take_what_is_there(&mut self, list: Vec<(String, Option<Stat>)>) -> Result<(), Closed> {
+        for name in self.changed(list) {
+            if !self.pending.get(&name).is_some_and(|due| due.is_open) {
+                self.pending.remove(&name);
+                self.look_at(name, false).await?;
+            }
+        }
         Ok(())
+    }
+
+    /// The files whose stats are not as they were when they were read.
+    fn changed(&self, list: Vec<(String, Option<Stat>)>) -> Vec<String> {
+        let differs =
+            |(name, stat): &(String, Option<Stat>)| stat.is_none() || self.stats.get(name) != Some(stat);
+        list.into_iter().filter(differs).map(|(name, _)| name).collect()
     }
 
     async fn look_at_due(&mut self, now: Instant) -> Result<(), Closed> {
@@ -359,16 +416,20 @@ impl Watch {
                 self.reads += u64::from(was_read);
                 self.missing.remove(&name);
                 let is_whole = content.is_whole;
-                content.is_open = is_open;
+                // What a file lacks in a directory that is being filled may be in the next.
+                content.is_open = is_open || self.is_settling();
+                let is_patient = content.is_open && is_whole;
                 let changes = self.fleet.replace(&name, content);
-                if is_open && is_whole && self.fleet.ledger().keeps(&name) {
-                    self.pending.insert(name.clone(), Due::at(Instant::now() + OPEN));
+                if is_patient && self.fleet.ledger().keeps(&name) {
+                    let due = Due { was_open: is_open, ..Due::at(Instant::now() + OPEN) };
+                    self.pending.insert(name.clone(), due);
                 }
                 debug!(file = %name, changes = changes.len(), "file read");
                 self.stats.insert(name, stat);
                 changes
             }
-            Look::Gone if !self.fleet.ledger().knows(&name) => return Ok(()),
+            // The scan that ends the settling sees what is gone for good.
+            Look::Gone if self.is_settling() || !self.fleet.ledger().knows(&name) => return Ok(()),
             Look::Gone => {
                 let now = Instant::now();
                 let since = *self.missing.entry(name.clone()).or_insert(now);
@@ -429,15 +490,24 @@ impl Watch {
                     .cloned(),
             );
         }
-        let lost = matches!(self.phase, Phase::Lost { .. } | Phase::Settling { .. })
-            && !self.fleet.ledger().is_empty();
-        let lost = lost.then(|| {
-            format!("{dir} is not there to be read: {} objects are kept as they were", ledger.len())
-        });
+        let lost = match self.phase {
+            _ if ledger.is_empty() => None,
+            Phase::Lost { .. } => {
+                Some(format!("{dir} is not there to be read: {} objects are kept as they were", ledger.len()))
+            }
+            Phase::Settling { .. } => {
+                let (quiet, most) = (SETTLE.as_secs(), SETTLE_PATIENCE.as_secs());
+                Some(format!(
+                    "{dir} is back: what it has counts, what it lacks is kept until nothing changes there for {quiet} s, \
+                     at most {most} s"
+                ))
+            }
+            Phase::Watching => None,
+        };
         let report = Report {
             listed: self.listed,
             files: ledger.files(),
-            held: lost.or_else(|| self.held.clone()).or_else(|| ledger.held()).or_else(|| ledger.doubt()),
+            held: self.held.clone().or(lost).or_else(|| ledger.held()).or_else(|| ledger.doubt()),
             problems,
             notes: ledger.notes(),
             reads: self.reads,
