@@ -1,11 +1,13 @@
 //! The gRPC services: delta ADS, and LRS beside it. They move messages between a socket and a
 //! [`Session`]; what is said is the session's business.
 //!
-//! Each stream has its own task. A slow Envoy holds up its own: a response is made when the socket has
-//! room for it, of the newest state, so nothing queues.
+//! A stream has no task of its own: it is the body of its HTTP/2 response, and is asked for the next message when
+//! the last has gone. At most one is made ahead of the room for it, so nothing queues, what is sent is of the newest
+//! state, and a slow Envoy holds up nobody but itself.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::future::ready;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,21 +17,23 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Buf;
 use envoy_types::pb::envoy::service::load_stats::v3::load_reporting_service_server::LoadReportingServiceServer;
+use futures_util::stream::{Stream as Messages, unfold};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio::sync::watch;
+use tokio_stream::wrappers::TcpListenerStream;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 use tower_service::Service;
-use tracing::{Instrument, debug, info, info_span, warn};
+use tracing::{Span, debug, info, info_span, warn};
 
 use crate::envoys::{Envoys, Row, now};
 use crate::metrics::{Metrics, TypeLabel};
 use crate::owner::Desk;
-use crate::session::{Note, Push, Refusal, Request as Asked, Session, Step, World};
+use crate::session::{Node, Note, Push, Refusal, Request as Asked, Session, Step, World};
+use crate::snapshot::Revision;
 use crate::store::Store;
 
 mod lrs;
@@ -41,8 +45,6 @@ pub const MAX_REQUEST: usize = 64 << 20;
 
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// Responses that wait for the socket: one being written, one ready behind it.
-const OUTBOX: usize = 2;
 
 const SERVICE: &str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
 const DELTA: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
@@ -126,16 +128,14 @@ impl Service<http::Request<tonic::body::Body>> for AdsService {
 
 impl StreamingService<Heard> for AdsService {
     type Response = Push;
-    type ResponseStream = ReceiverStream<Result<Push, Status>>;
+    type ResponseStream = Pin<Box<dyn Messages<Item = Result<Push, Status>> + Send>>;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Self::ResponseStream>, Status>> + Send>>;
 
     fn call(&mut self, request: Request<Streaming<Heard>>) -> Self::Future {
         let number = self.streams.fetch_add(1, Ordering::Relaxed);
         let peer = request.remote_addr();
-        let (outbox, responses) = mpsc::channel(OUTBOX);
-        let stream = Stream::new(number, peer, self.ads.clone());
-        tokio::spawn(stream.run(request.into_inner(), outbox).instrument(info_span!("ads", stream = number)));
-        Box::pin(async move { Ok(Response::new(ReceiverStream::new(responses))) })
+        let stream = Stream::new(number, peer, self.ads.clone(), request.into_inner());
+        Box::pin(async move { Ok(Response::new(stream.responses())) })
     }
 }
 
@@ -183,94 +183,108 @@ impl Encoder for PushEncoder {
     }
 }
 
-/// One Envoy's stream.
+/// One Envoy's stream; it ends when it is dropped, which is what HTTP/2 does when the Envoy has gone.
 struct Stream {
     number: u64,
     peer: String,
     since: u64,
+    span: Span,
     ads: Ads,
+    requests: Streaming<Heard>,
+    revisions: watch::Receiver<Revision>,
+    shutdown: watch::Receiver<bool>,
     session: Session,
     /// Where it says how it is, once it is known who it is.
     row: Option<Arc<Row>>,
-    /// The first commit since there was nothing to say.
-    behind: Option<Instant>,
+    /// There may be something to say.
+    is_eager: bool,
     /// When responses went, until they are answered.
     sent: VecDeque<(u64, Instant)>,
 }
 
 impl Stream {
-    fn new(number: u64, peer: Option<SocketAddr>, ads: Ads) -> Self {
+    fn new(number: u64, peer: Option<SocketAddr>, ads: Ads, requests: Streaming<Heard>) -> Self {
         // Microseconds since 1970: another one for each stream of an Envoy, whichever replica it is with.
         let time =
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_micros());
+        ads.metrics.streams.inc();
         Self {
             number,
             peer: peer.map(|peer| peer.to_string()).unwrap_or_default(),
             since: now(),
+            // Entered by nobody: a span costs at each of a task's turns, and what is logged names it.
+            span: info_span!("ads", stream = number),
+            requests,
+            revisions: ads.store.revisions(),
+            shutdown: ads.shutdown.clone(),
             ads,
             session: Session::new(u64::try_from(time).unwrap_or(u64::MAX)),
             row: None,
-            behind: None,
+            is_eager: false,
             sent: VecDeque::new(),
         }
     }
 
-    async fn run(mut self, mut requests: Streaming<Heard>, outbox: mpsc::Sender<Result<Push, Status>>) {
-        self.ads.metrics.streams.inc();
-        if let Err(status) = self.converse(&mut requests, &outbox).await {
-            self.ads.metrics.refused_streams.inc();
-            warn!(peer = self.peer, reason = status.message(), "stream refused");
-            // If the peer reads nothing, it learns of it by the end of the stream.
-            _ = outbox.try_send(Err(status));
-        }
-        self.ads.envoys.remove(self.number);
-        self.ads.metrics.streams.dec();
-        if let Some(node) = self.session.node() {
-            info!(envoy = node.id, gateway = &*node.gateway.0, "envoy left");
-        }
+    /// All that it says.
+    fn responses(self) -> Pin<Box<dyn Messages<Item = Result<Push, Status>> + Send>> {
+        // In a box, for it is handed on with each response.
+        Box::pin(unfold(Some(Box::new(self)), async |stream| {
+            let mut stream = stream?;
+            match stream.next().await {
+                Ok(push) => Some((Ok(push?), Some(stream))),
+                Err(status) => {
+                    stream.ads.metrics.refused_streams.inc();
+                    let (span, peer) = (&stream.span, &stream.peer);
+                    warn!(parent: span, peer, reason = status.message(), "stream refused");
+                    Some((Err(status), None))
+                }
+            }
+        }))
     }
 
-    async fn converse(
-        &mut self,
-        requests: &mut Streaming<Heard>,
-        outbox: &mpsc::Sender<Result<Push, Status>>,
-    ) -> Result<(), Status> {
-        let mut shutdown = self.ads.shutdown.clone();
-        let mut revisions = self.ads.store.revisions();
-        let mut synced = self.ads.store.synced();
+    /// The next response, as soon as there is one; none when the stream is over.
+    async fn next(&mut self) -> Result<Option<Push>, Status> {
         // Never wipe: an Envoy that is told of a fleet before it is known would drop all it has.
-        tokio::select! {
-            () = turned(&mut synced) => {}
-            () = turned(&mut shutdown) => return Ok(()),
-            () = outbox.closed() => return Ok(()),
+        if !self.ads.store.is_synced() {
+            let mut synced = self.ads.store.synced();
+            tokio::select! {
+                () = turned(&mut synced) => {}
+                () = turned(&mut self.shutdown) => return Ok(None),
+            }
         }
-        let mut eager = false;
+        if *self.shutdown.borrow() {
+            return Ok(None);
+        }
         loop {
             tokio::select! {
                 // All that was asked is read before anything is said: at a reconnect Envoy states its
                 // types in messages of their own, and they are answered together.
                 biased;
-                () = turned(&mut shutdown) => return Ok(()),
-                request = requests.message() => match request {
+                request = self.requests.message() => match request {
                     Ok(Some(request)) => self.hear(request)?,
+                    // It is never decoded, so that it can't say itself what it has too much of.
+                    Err(status) if status.code() == Code::OutOfRange => {
+                        return Err(Status::resource_exhausted(format!(
+                            "a request of more than {MAX_REQUEST} bytes: give this gateway fewer servers; {}",
+                            status.message()
+                        )));
+                    }
                     // A peer that vanished is no fault of ours, nor a reason to say so twice.
-                    Ok(None) | Err(_) => return Ok(()),
+                    Ok(None) | Err(_) => return Ok(None),
                 },
-                permit = outbox.reserve(), if eager => {
-                    let Ok(permit) = permit else { return Ok(()) };
+                () = ready(()), if self.is_eager => {
                     match self.speak().await? {
-                        Step::Say(push) => permit.send(Ok(push)),
+                        Step::Say(push) => return Ok(Some(push)),
                         // Once round the loop: whoever waits for the snapshot, or for this thread, is let in.
                         Step::Again => tokio::task::yield_now().await,
-                        Step::Idle => (eager, self.behind) = (false, None),
+                        Step::Idle => self.is_eager = false,
                     }
                     continue;
                 }
-                _ = revisions.changed() => {
-                    self.behind.get_or_insert_with(|| self.ads.store.committed());
-                }
+                _ = self.revisions.changed() => {}
+                () = turned(&mut self.shutdown) => return Ok(None),
             }
-            eager = true;
+            self.is_eager = true;
         }
     }
 
@@ -278,6 +292,8 @@ impl Stream {
         let request = request.map_err(|refusal| status(&refusal))?;
         if self.session.node().is_none()
             && let Some(node) = &request.node
+            // As it is kept, so cut to length; a bad one is refused below.
+            && let Ok(node) = Node::read(node)
             && self.ads.envoys.is_suspect(&node.id)
         {
             self.session.suspect();
@@ -290,7 +306,7 @@ impl Stream {
         for note in notes {
             self.note(note);
         }
-        self.publish();
+        // How it is now is published behind the next step, which always follows.
         Ok(())
     }
 
@@ -309,13 +325,15 @@ impl Stream {
             metrics.pushed_resources.get_or_create(&label).inc_by(push.resources.len() as u64);
             metrics.pushed_removals.get_or_create(&label).inc_by(push.removed.len() as u64);
             metrics.pushed_bytes.get_or_create(&label).inc_by(push.size() as u64);
-            if let Some(committed) = self.behind {
+            if push.behind > 0
+                && let Some(committed) = self.ads.store.committed_behind(push.behind)
+            {
                 metrics.push_seconds.observe(committed.elapsed().as_secs_f64());
             }
             if push.kind.is_some() {
                 self.sent.push_back((push.nonce, Instant::now()));
             }
-            debug!(kind = ?push.kind, nonce = push.nonce, resources = push.resources.len(), removed = push.removed.len(), "push");
+            debug!(parent: &self.span, kind = ?push.kind, nonce = push.nonce, resources = push.resources.len(), removed = push.removed.len(), "push");
         }
         self.publish();
         Ok(step)
@@ -335,6 +353,7 @@ impl Stream {
                 self.row =
                     Some(self.ads.envoys.join(self.number, node.clone(), self.peer.clone(), self.since));
                 info!(
+                    parent: &self.span,
                     envoy = node.id,
                     gateway = &*node.gateway.0,
                     version = node.version,
@@ -356,24 +375,34 @@ impl Stream {
                 self.sent.retain(|(sent, _)| *sent != nonce);
                 if let Some(node) = self.session.node() {
                     self.ads.envoys.suspect(&node.id);
-                    debug!(envoy = node.id, ?kind, nonce, resources, reason, "response refused");
+                    debug!(parent: &self.span, envoy = node.id, ?kind, nonce, resources, reason, "response refused");
                 }
             }
             Note::Quarantined { kind, name, version, reason } => {
                 metrics.quarantines.get_or_create(&TypeLabel::from(Some(kind))).inc();
                 if self.ads.envoys.is_news(kind, &name, version) {
                     let envoy = self.session.node().map(|node| node.id.as_str());
-                    warn!(envoy, ?kind, %name, reason, "envoy refuses a resource, it is not sent again until it changes");
+                    warn!(parent: &self.span, envoy, ?kind, %name, reason, "envoy refuses a resource, it is not sent again until it changes");
                 }
             }
-            Note::StaleNonce => debug!("stale nonce"),
-            Note::UnknownType(url) => debug!(url, "type is not served"),
+            Note::StaleNonce => debug!(parent: &self.span, "stale nonce"),
+            Note::UnknownType(url) => debug!(parent: &self.span, url, "type is not served"),
         }
     }
 
     fn publish(&self) {
         if let Some(row) = &self.row {
-            row.publish(self.session.settled(), self.session.status());
+            row.publish(self.session.settled(), |types| self.session.status(types));
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.ads.envoys.remove(self.number);
+        self.ads.metrics.streams.dec();
+        if let Some(node) = self.session.node() {
+            info!(parent: &self.span, envoy = node.id, gateway = &*node.gateway.0, "envoy left");
         }
     }
 }

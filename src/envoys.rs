@@ -52,9 +52,9 @@ pub struct Row {
 }
 
 impl Row {
-    /// Says how the stream is now.
-    pub fn publish(&self, acked: Revision, types: Vec<ChannelStatus>) {
-        *lock(&self.types) = types;
+    /// Says how the stream is now; `fill` writes over the rows of the types.
+    pub fn publish(&self, acked: Revision, fill: impl FnOnce(&mut Vec<ChannelStatus>)) {
+        fill(&mut lock(&self.types));
         if self.acked.swap(acked, Ordering::Relaxed) != acked {
             self.acks.send_replace(());
         }
@@ -305,7 +305,7 @@ mod tests {
                 gateway: crate::model::Gateway(gateway.into()),
                 version: String::new(),
             };
-            envoys.join(stream, node, String::new(), 0).publish(acked, Vec::new());
+            envoys.join(stream, node, String::new(), 0).publish(acked, |_| {});
         }
         let acknowledged = envoys.acknowledged();
         let none = BTreeSet::new();

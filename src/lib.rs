@@ -20,7 +20,7 @@
 //! ```
 //!
 //! ```text
-//! sources ─ mpsc<Burst> ─▶ owner: Engine::apply ▸ Store::commit ─ watch<Revision> ─▶ one task a stream: Session ─▶ Envoy
+//! sources ─ mpsc<Burst> ─▶ owner: Engine::apply ▸ Store::commit ─ watch<Revision> ─▶ a body a stream: Session ─▶ Envoy  
 //!                                 ▲ questions: admin, table                                   └─ envoys: what each took
 //! ```
 

@@ -266,11 +266,12 @@ impl Session {
         subscribed.map(Channel::settled).min().unwrap_or(0)
     }
 
-    /// The stream for people, a row a subscribed type.
-    pub fn status(&self) -> Vec<ChannelStatus> {
-        let rows = Type::ALL.into_iter().map(|kind| (kind, self.channel(kind)));
-        rows.filter(|(_, channel)| channel.subscribed)
-            .map(|(kind, channel)| ChannelStatus {
+    /// Writes the stream for people over what stood there, a row a subscribed type.
+    pub fn status(&self, rows: &mut Vec<ChannelStatus>) {
+        rows.clear();
+        let channels = Type::ALL.into_iter().map(|kind| (kind, self.channel(kind)));
+        rows.extend(channels.filter(|(_, channel)| channel.subscribed).map(|(kind, channel)| {
+            ChannelStatus {
                 kind,
                 wildcard: channel.wildcard,
                 names: channel.names.len(),
@@ -279,8 +280,8 @@ impl Session {
                 in_flight: channel.in_flight.len(),
                 refused: channel.refused.clone(),
                 counts: channel.counts,
-            })
-            .collect()
+            }
+        }));
     }
 
     fn channel(&self, kind: Type) -> &Channel {
@@ -345,6 +346,7 @@ impl Session {
             resources: Arc::default(),
             removed: names.into_iter().collect(),
             revision: 0,
+            behind: 0,
         });
         Some(Note::UnknownType(request.type_url))
     }
@@ -399,8 +401,11 @@ impl Session {
             lost_until: self.clusters_removable_until(world.snapshot.revision()),
             suspect: self.suspect,
         };
+        let behind = self.clusters.complete;
         match self.clusters.gather(&gather) {
-            Step::Say(items) => Step::Say(self.push(Type::Clusters, world.snapshot.revision(), items)),
+            Step::Say(items) => {
+                Step::Say(Push { behind, ..self.push(Type::Clusters, world.snapshot.revision(), items) })
+            }
             Step::Again => Step::Again,
             Step::Idle => Step::Idle,
         }
@@ -441,8 +446,9 @@ impl Session {
             lost_until: sent,
             suspect: self.suspect,
         };
+        let behind = self.scopes.complete;
         match self.scopes.gather(&gather) {
-            Step::Say(items) => Step::Say(self.push(Type::Scopes, head, items)),
+            Step::Say(items) => Step::Say(Push { behind, ..self.push(Type::Scopes, head, items) }),
             Step::Again => Step::Again,
             Step::Idle => Step::Idle,
         }
@@ -476,7 +482,7 @@ impl Session {
             items.removed = others.into_iter().collect();
             return Step::Say(self.push(Type::Routes, head, items));
         }
-        let mut items = Items::default();
+        let (mut items, behind) = (Items::default(), routes.sent);
         if let Some((revision, table)) = world.table.filter(|(revision, _)| sent >= *revision) {
             let asked = routes.asked.remove(translate::TABLE);
             let news =
@@ -492,7 +498,7 @@ impl Session {
             return Step::Idle;
         }
         routes.owes = false;
-        Step::Say(self.push(Type::Routes, head, items))
+        Step::Say(Push { behind, ..self.push(Type::Routes, head, items) })
     }
 
     fn push(&mut self, kind: Type, revision: Revision, mut items: Items) -> Push {
@@ -519,7 +525,7 @@ impl Session {
         channel.counts.pushes += 1;
         channel.counts.resources += resources.len() as u64;
         channel.counts.removed += removed.len() as u64;
-        Push { type_url: kind.url().into(), kind: Some(kind), nonce, resources, removed, revision }
+        Push { type_url: kind.url().into(), kind: Some(kind), nonce, resources, removed, revision, behind: 0 }
     }
 }
 

@@ -4,6 +4,7 @@
 //! encodes and writes them with the lock released. Before every source has listed there is nothing to
 //! read: `synced` is awaited first.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::Instant;
@@ -17,12 +18,16 @@ use crate::snapshot::{Applied, Revision, Snapshot};
 /// to hear of in its order. A stream that missed more is ended, and compares when it comes back.
 const TOMBSTONES: usize = 100_000;
 
+/// So many commits are remembered with their time: those of a slow stream's last seconds.
+const COMMITS: usize = 1024;
+
 /// The snapshot, and the news of its changes.
 #[derive(Debug)]
 pub struct Store {
     snapshot: RwLock<Snapshot>,
     revision: watch::Sender<Revision>,
-    committed: Mutex<Instant>,
+    /// The last commits, oldest first.
+    commits: Mutex<VecDeque<(Revision, Instant)>>,
     synced: watch::Sender<bool>,
     whole: AtomicBool,
     tombstones: usize,
@@ -35,7 +40,7 @@ impl Default for Store {
         Self {
             snapshot: RwLock::new(snapshot),
             revision,
-            committed: Mutex::new(Instant::now()),
+            commits: Mutex::default(),
             synced: watch::Sender::new(false),
             whole: AtomicBool::new(false),
             tombstones: TOMBSTONES,
@@ -60,7 +65,11 @@ impl Store {
         self.revision.send_if_modified(|seen| {
             let is_news = std::mem::replace(seen, revision) != revision;
             if is_news {
-                *self.committed.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+                let mut commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+                if commits.len() >= COMMITS {
+                    commits.pop_front();
+                }
+                commits.push_back((revision, Instant::now()));
             }
             is_news
         });
@@ -94,14 +103,21 @@ impl Store {
         *self.revision.borrow()
     }
 
-    /// When the last commit was that changed something.
-    pub fn committed(&self) -> Instant {
-        *self.committed.lock().unwrap_or_else(PoisonError::into_inner)
+    /// When the first commit was behind this revision, of those that are remembered; `None` when there is none.
+    pub fn committed_behind(&self, revision: Revision) -> Option<Instant> {
+        let commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = commits.partition_point(|(committed, _)| *committed <= revision);
+        commits.get(first).map(|(_, at)| *at)
     }
 
     /// Wakes at each commit that changed something.
     pub fn revisions(&self) -> watch::Receiver<Revision> {
         self.revision.subscribe()
+    }
+
+    /// True once every source has listed.
+    pub fn is_synced(&self) -> bool {
+        *self.synced.borrow()
     }
 
     /// Turns true once every source has listed.
@@ -116,6 +132,23 @@ mod tests {
     use crate::engine::Engine;
     use crate::model::Event;
     use crate::testkit::{SOURCE, server};
+
+    #[test]
+    fn the_first_commit_behind_a_revision_is_known_by_its_time() {
+        let store = Store::default();
+        let mut engine = Engine::new([SOURCE]);
+        let mut heard = vec![(store.revision(), Instant::now())];
+        for name in ["a", "b", "c"] {
+            let servers = vec![server(name, &["x.test"])];
+            store.commit(engine.apply([Event::Reset { source: SOURCE, servers }]));
+            heard.push((store.revision(), Instant::now()));
+        }
+        for pair in heard.windows(2) {
+            let at = store.committed_behind(pair[0].0).unwrap();
+            assert!(pair[0].1 <= at && at <= pair[1].1);
+        }
+        assert_eq!(store.committed_behind(store.revision()), None);
+    }
 
     #[test]
     fn a_removal_of_any_size_is_heard_by_those_who_were_up_to_date() {

@@ -135,6 +135,19 @@ async fn garbage_on_the_port_harms_nobody() {
     assert_eq!(tidegate.metric("tidegate_streams").await, 1);
 }
 
+#[tokio::test]
+async fn a_request_that_is_too_large_is_told_so() {
+    let (fleet, tidegate, mut witness) = peaceful().await;
+    let node = Node { id: "x".into(), cluster: "default".into(), ..Default::default() };
+    let mut wire = Wire::open_as(tidegate.xds, Some(node)).await;
+    wire.subscribe(CLUSTER, &["x".repeat(65 << 20).as_str()]).await;
+    let status = end_of(&mut wire).await;
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+    assert!(status.message().contains("fewer servers"), "{status:?}");
+    assert_eq!(tidegate.metric("tidegate_streams_refused_total").await, 1);
+    is_unaffected(&fleet, &mut witness, 0).await;
+}
+
 /// A message of another type on the right method: its first field is a text, and should be a node.
 #[tokio::test]
 async fn a_message_that_can_not_be_read_ends_its_own_stream() {

@@ -151,8 +151,14 @@ impl Channel {
         }
         // Behind all that came before it: where a key moves from scope to scope, the new one is there first.
         self.gather_lost(gather, &mut items);
-        if self.complete.min(self.lost_cursor) >= gather.snapshot.revision() {
+        let both = self.complete.min(self.lost_cursor);
+        if both >= gather.snapshot.revision() {
             self.sent = self.complete;
+        } else if gather.kind == Kind::Cluster {
+            // A cluster's loss waits for the scopes' ACK, so that under steady change the head is never reached. Nobody
+            // orders by what clusters vouch for; who asks compares it with a name's last change, which is behind
+            // it if the name moved.
+            self.sent = self.sent.max(both);
         }
         if items.is_empty() && scan == Scan::Slice {
             return Step::Again;

@@ -25,6 +25,8 @@ pub struct Push {
     pub removed: Arc<[Name]>,
     /// The revision it was made at, for people who read it.
     pub revision: Revision,
+    /// What changed up to here was sent before it; 0 in the first answer.
+    pub behind: Revision,
 }
 
 /// A resource as one stream is sent it.
