@@ -24,7 +24,7 @@ use crate::sources::{files, kube};
 use crate::store::Store;
 use crate::writer::{self, Writer};
 
-/// How long streams and pages have to end at a shutdown.
+/// How long streams, pages and the writer have to end at a shutdown.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// A control plane that listens.
@@ -38,6 +38,8 @@ pub struct App {
     /// The engine.
     pub desk: Desk,
     tasks: JoinSet<(&'static str, anyhow::Result<()>)>,
+    /// Those that have something to end at a shutdown: streams, pages, the Lease that the next writer waits for.
+    last: Vec<&'static str>,
     shutdown: watch::Sender<bool>,
 }
 
@@ -58,6 +60,7 @@ impl App {
         let (events, inbox) = mpsc::channel(EVENTS);
         let (shutdown, end) = watch::channel(false);
         let mut tasks = JoinSet::new();
+        let mut last = vec!["ads", "admin"];
 
         tasks.spawn(async move {
             owner.run(inbox).await;
@@ -100,6 +103,7 @@ impl App {
                     report_interval,
                 };
                 let end = end.clone();
+                last.push("writer");
                 tasks.spawn(async move { ("writer", writer.run(touched, end).await) });
             }
             tasks.spawn(async move { ("kube", kube::run(client, options, outlets).await) });
@@ -120,13 +124,14 @@ impl App {
             envoys,
             metrics,
             registry: Arc::new(registry),
+            report_interval,
             files: files_report,
             kube: kube_report,
             shutdown: end,
         };
         tasks.spawn(async move { ("admin", pages.run(admin_listener).await.map_err(Into::into)) });
         info!(%xds, %admin, "listening");
-        Ok(Self { xds, admin, store, desk, tasks, shutdown })
+        Ok(Self { xds, admin, store, desk, tasks, last, shutdown })
     }
 
     /// Runs until `shutdown` returns, or a task ends, which is an error.
@@ -142,16 +147,15 @@ impl App {
         info!("ending");
         // Envoys keep what they have: no stream is told anything at the end but that it ends.
         self.shutdown.send_replace(true);
-        let pages = async {
-            let mut open = 2;
-            while open > 0
+        let ending = async {
+            while !self.last.is_empty()
                 && let Some(ended) = self.tasks.join_next().await
             {
-                open -= i32::from(matches!(ended, Ok(("ads" | "admin", _))));
+                self.last.retain(|task| !matches!(&ended, Ok((name, _)) if name == task));
             }
         };
-        if tokio::time::timeout(GRACE, pages).await.is_err() {
-            warn!("streams did not end in time");
+        if tokio::time::timeout(GRACE, ending).await.is_err() {
+            warn!(tasks = ?self.last, "streams did not end in time");
         }
         Ok(())
     }

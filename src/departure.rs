@@ -3,6 +3,7 @@
 //! Envoy cuts every WebSocket when it is told to end. So it is told something milder first: to close each connection at
 //! the end of its request. Players finish their game, their next connection goes elsewhere, and Envoy ends empty.
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use crate::cli::DrainEnvoy;
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long one answer of the admin page may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Unanswered questions in a row after which Envoy is taken for dead: a busy one answers within some of them.
+/// Unanswered requests in a row after which Envoy is taken for dead: a busy one answers within some of them.
 const SILENCES: u32 = 5;
 /// Largest answer that is read; that of one stat is a few hundred bytes.
 const MAX_ANSWER: usize = 1 << 20;
@@ -42,7 +43,7 @@ pub enum Drained {
 pub async fn drain(config: DrainEnvoy) -> anyhow::Result<Drained> {
     let DrainEnvoy { envoy_admin, at_least, at_most } = config;
     let start = Instant::now();
-    ask(envoy_admin, Method::POST, "/healthcheck/fail").await?;
+    tell(envoy_admin).await?;
     let mut silences = 0;
     loop {
         match active(envoy_admin).await {
@@ -54,6 +55,26 @@ pub async fn drain(config: DrainEnvoy) -> anyhow::Result<Drained> {
         }
         sleep(PAUSE).await;
     }
+}
+
+/// Tells Envoy to close each connection at the end of its request. An Envoy that did hear it is told nothing new, so it
+/// is said until there is an answer.
+async fn tell(admin: SocketAddr) -> anyhow::Result<()> {
+    let mut silences = 0;
+    while let Err(error) = ask(admin, Method::POST, "/healthcheck/fail").await {
+        if silences == SILENCES || is_nobody(&error) {
+            return Err(error);
+        }
+        silences += 1;
+        sleep(PAUSE).await;
+    }
+    Ok(())
+}
+
+/// True when nobody listens at that address, which no busy Envoy is the reason for.
+fn is_nobody(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    causes.any(|cause| cause.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 async fn active(admin: SocketAddr) -> anyhow::Result<u64> {

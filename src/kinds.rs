@@ -206,7 +206,7 @@ pub struct Rules {
     pub classes: BTreeSet<String>,
     /// What an ops state of OpenKruiseGame means for new players; one that is not named lets them in.
     pub ops_states: BTreeMap<String, Door>,
-    /// When a container counts as ready.
+    /// When a server of OpenKruiseGame counts as ready.
     pub readiness: Readiness,
     /// Which address players reach an Agones server at.
     pub upstream: Upstream,

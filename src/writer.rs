@@ -1,13 +1,14 @@
 //! Writes to game servers that they are routed, and to their authors what is wrong: the only room that changes
 //! a cluster.
 //!
-//! - **True**: an object is told so when every Envoy of its gateways has acknowledged its cluster and scopes,
-//!   and there is at least one.
+//! - **True**: an object is told so when every Envoy of its gateways that is connected here has acknowledged its
+//!   cluster and scopes, and there is at least one.
 //! - **Rare**: a patch of the metadata for each life of a server, and another only when its URLs change; what
 //!   stands there already is not written again, and an allocation's own writes meet no conflict.
 //! - **Never on another**: each patch names the uid, so that a server that was made again under the same name
 //!   is not told of its predecessor.
-//! - **By one**: the holder of a Lease writes; every replica serves Envoys.
+//! - **By one**: the holder of a Lease writes; every replica serves Envoys. It does not know those of the others, so
+//!   a replica whose Envoys have acknowledged what nobody wrote for a while says so in its place, once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::pin::pin;
@@ -59,6 +60,13 @@ const SWEEP: Duration = Duration::from_millis(20);
 /// objects.
 const AUDIT: Duration = Duration::from_mins(1);
 
+/// So long the holder of the Lease has for what Envoys of another replica have acknowledged, and for each such server
+/// as long as it takes to write to one.
+const LATE: Duration = Duration::from_secs(10);
+
+/// Whose acknowledgement counts for an object that has no server any more.
+static EVERYWHERE: Gateways = Gateways::Every;
+
 /// A game server, and what of it is done.
 struct Entry {
     subject: Subject,
@@ -67,6 +75,10 @@ struct Entry {
     /// What was written, until the watch shows it.
     written: Write,
     written_at: Option<Instant>,
+    /// Since when it is acknowledged here, with the object as it is.
+    acked_since: Option<Instant>,
+    /// What was written in the place of the Lease's holder, which may know better and take it back: it is not said again.
+    stood_in: Write,
     /// What was complained of on this object.
     complained: BTreeSet<Complaint>,
     /// There is nothing to write before Envoys have acknowledged more.
@@ -148,18 +160,16 @@ impl Writer {
                 }
                 () = at(sweep_at) => {
                     sweep_at = None;
-                    if is_leading {
-                        work.sweep().await;
-                    }
-                    // Nothing else may wake those that failed.
-                    if is_leading && !work.open.is_empty() {
+                    work.sweep(is_leading).await;
+                    // Nothing else may wake those that failed, or that are left to another one for a while.
+                    if !work.open.is_empty() {
                         sweep_at = Some(Instant::now() + RETRY.0);
                     }
                     continue;
                 }
                 Some(done) = work.flights.join_next() => {
                     if let Ok((key, write, outcome)) = done {
-                        work.landed(&key, write, &outcome);
+                        work.landed(&key, write, &outcome, is_leading);
                     }
                 }
                 _ = look.tick(), if is_leading => {
@@ -170,7 +180,7 @@ impl Writer {
                     work.live.hear(poll);
                     continue;
                 }
-                _ = pace.tick(), if is_leading && work.has_ready() && work.flights.len() < FLIGHTS => {
+                _ = pace.tick(), if work.has_ready() && work.flights.len() < FLIGHTS => {
                     work.fly();
                     continue;
                 }
@@ -178,8 +188,10 @@ impl Writer {
                 // It only ends with the process.
                 () = &mut holder => return Ok(()),
             }
-            // A sweep looks at all that wait: while there is enough to write it need not be said what more there is.
-            let soon = Instant::now() + if work.ready.is_empty() { SWEEP } else { RETRY.0 };
+            // A sweep looks at all that wait: while there is enough to write it need not be said what more there is, and
+            // who waits for the Lease's holder is in no hurry.
+            let is_eager = *leads.borrow() && work.ready.is_empty();
+            let soon = Instant::now() + if is_eager { SWEEP } else { RETRY.0 };
             sweep_at = Some(sweep_at.map_or(soon, |at| at.min(soon)));
         }
     }
@@ -221,12 +233,14 @@ impl Work {
             };
             let held = self.entries.remove(&key).filter(|entry| entry.subject.target == subject.target);
             let entry = match held {
-                Some(entry) => Entry { subject, placement: None, waits: false, ..entry },
+                Some(entry) => Entry { subject, placement: None, waits: false, acked_since: None, ..entry },
                 None => Entry {
                     subject,
                     placement: None,
                     written: Write::default(),
                     written_at: None,
+                    acked_since: None,
+                    stood_in: Write::default(),
                     complained: BTreeSet::new(),
                     waits: false,
                     failures: 0,
@@ -245,12 +259,13 @@ impl Work {
         }
     }
 
-    /// Looks at every server that is not as it should be, for what can be written now.
-    async fn sweep(&mut self) {
+    /// Looks at every server that is not as it should be, for what can be written now. Who does not lead writes only
+    /// what the leader had time for and did not write, as it may have no Envoy of the server's gateways.
+    async fn sweep(&mut self, leads: bool) {
         self.place().await;
-        let refusals = self.writer.envoys.refusals();
+        let (refusals, config) = (self.writer.envoys.refusals(), &self.writer.config);
         let now = Instant::now();
-        let (mut ready, mut settled) = (VecDeque::new(), Vec::new());
+        let (mut ready, mut late, mut settled) = (VecDeque::new(), Vec::new(), Vec::new());
         // The Envoys of a gateway are asked once, not once a server.
         let mut floors: Vec<(Gateways, Option<Revision>)> = Vec::new();
         for key in self.open.iter().filter(|key| !self.flying.contains(*key)) {
@@ -258,10 +273,9 @@ impl Work {
                 settled.push(key.clone());
                 continue;
             };
-            let (Some(placement), Some(server)) = (&entry.placement, entry.subject.servers.first()) else {
-                continue;
-            };
-            let gateways = &server.desired.gateways;
+            let Some(placement) = &entry.placement else { continue };
+            let server = entry.subject.servers.first();
+            let gateways = server.map_or(&EVERYWHERE, |server| &server.desired.gateways);
             let floor = if let Some((_, floor)) = floors.iter().find(|(known, _)| known == gateways) {
                 *floor
             } else {
@@ -271,30 +285,46 @@ impl Work {
             };
             let refused = if refusals.is_empty() { None } else { refused(&refusals, placement) };
             let acknowledged = refused.is_none() && floor.is_some_and(|floor| floor >= placement.revision);
+            entry.acked_since = entry.acked_since.filter(|_| acknowledged).or(acknowledged.then_some(now));
             if entry.waits && !acknowledged && refused.is_none() {
                 continue;
             }
-            let wanted = words::wanted(&entry.subject, placement, acknowledged, &self.writer.config);
-            let complaints = words::complaints(&entry.subject.servers, placement, refused);
+            let wanted = words::wanted(&entry.subject, placement, acknowledged, config);
             let is_closed = !placement.open;
             // Whoever took it away again before the watch showed it is not a reason to think that it stands there.
             if entry.written_at.is_some_and(|at| now > at + SHOWN) || (acknowledged && wanted.is_empty()) {
                 (entry.written, entry.written_at) = (Write::default(), None);
             }
             let stands = wanted.is_empty();
-            let write = wanted.beyond(&entry.written, complaints, &entry.complained);
+            let write = if leads {
+                let complaints = words::complaints(&entry.subject.servers, placement, refused);
+                wanted.beyond(&entry.written, complaints, &entry.complained)
+            } else if acknowledged && placement.open {
+                wanted.beyond(&entry.written, Vec::new(), &entry.complained).of_envoys(&entry.stood_in)
+            } else {
+                Write::default()
+            };
             if write.is_empty() {
                 entry.waits = stands;
-                if stands && (acknowledged || is_closed) {
+                // Where no Envoy would say so, another replica's have.
+                let is_marked =
+                    || floor.is_none() && words::wanted(&entry.subject, placement, true, config).is_empty();
+                if stands && (acknowledged || is_closed || is_marked()) {
                     settled.push(key.clone());
                 }
             } else if entry.not_before.is_none_or(|when| when <= now) {
-                ready.push_back((key.clone(), write));
+                match entry.acked_since.filter(|_| !leads) {
+                    Some(since) => late.push((since, key.clone(), write)),
+                    None => ready.push_back((key.clone(), write)),
+                }
             }
         }
         for key in settled {
             self.open.remove(&key);
         }
+        let patience = LATE + Duration::from_secs(late.len() as u64) / config.writes_per_second.max(1);
+        let overdue = late.into_iter().filter(|(since, ..)| now.duration_since(*since) >= patience);
+        ready.extend(overdue.map(|(_, key, write)| (key, write)));
         self.ready = ready;
         self.writer.metrics.unwritten.set(self.open.len().try_into().unwrap_or(i64::MAX));
     }
@@ -342,7 +372,7 @@ impl Work {
         }
     }
 
-    fn landed(&mut self, key: &Key, write: Write, outcome: &Outcome) {
+    fn landed(&mut self, key: &Key, write: Write, outcome: &Outcome, leads: bool) {
         self.flying.remove(key);
         let result = match outcome {
             Outcome::Done => "ok",
@@ -361,12 +391,19 @@ impl Work {
             return;
         };
         match outcome {
-            // One that is gone is not written to again: what stands there by then is another's.
             Outcome::Done | Outcome::Gone => {
-                entry.complained.extend(write.complaints.iter().cloned());
+                let now = Instant::now();
+                // The watch is about to say that one is gone. What stands there by then is another's.
+                let is_gone = matches!(outcome, Outcome::Gone);
+                entry.not_before = is_gone.then(|| now + SHOWN);
+                if !is_gone {
+                    entry.complained.extend(write.complaints.iter().cloned());
+                }
+                if !leads {
+                    entry.stood_in.take_over(write.clone());
+                }
                 entry.written.take_over(write);
-                entry.written_at = Some(Instant::now());
-                (entry.failures, entry.not_before) = (0, None);
+                (entry.written_at, entry.failures) = (Some(now), 0);
                 self.failure = None;
             }
             Outcome::Failed(why) => {

@@ -11,6 +11,7 @@ use testkit::fleet::server;
 use testkit::gate::Gate;
 use testkit::players::{Game, Player};
 use testkit::tidegate::{printed, run};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 #[tokio::test]
@@ -63,6 +64,36 @@ async fn where_no_envoy_is_a_drain_fails_at_once() {
     let said = run(&["drain-envoy", "--envoy-admin", &free]).await;
     let error = String::from_utf8_lossy(&said.stderr).into_owned();
     assert!(!said.status.success() && error.contains(&free) && error.contains("--envoy-admin"), "{error}");
+}
+
+/// An admin page that is too busy for the first request, and that has nobody left then.
+#[tokio::test]
+async fn what_a_busy_envoy_does_not_answer_is_said_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let admin = tokio::spawn(async move {
+        let mut asked = Vec::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4096];
+            let length = stream.read(&mut request).await.unwrap();
+            let request = String::from_utf8_lossy(&request[..length]).into_owned();
+            asked.push(request.split(['?', ' ']).take(2).collect::<Vec<_>>().join(" "));
+            if asked.len() == 1 {
+                continue;
+            }
+            let body = r#"{"stats":[{"name":"http.http.downstream_rq_active","value":0}]}"#;
+            let length = body.len();
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+            stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+            if asked.len() == 3 {
+                return asked;
+            }
+        }
+    });
+    let said = run(&["drain-envoy", "--envoy-admin", &address, "--at-least", "0"]).await;
+    assert_eq!(printed(said), "empty\n");
+    assert_eq!(admin.await.unwrap(), ["POST /healthcheck/fail", "POST /healthcheck/fail", "GET /stats"]);
 }
 
 /// As in a Pod: the program is copied beside the bootstrap, and runs from there.

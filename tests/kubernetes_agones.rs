@@ -140,7 +140,10 @@ async fn before_agones_1_40_the_pod_says_its_address() {
     let ports = [AgonesPort { container: game.port, host: 7001, ..AgonesPort::default() }];
     agones_scheduled(&ports, "192.0.2.10", "").apply_to(&mut server);
     agones_state("Ready").apply_to(&mut server);
-    let ground = Ground::with(std::slice::from_ref(&server), &CONTOUR).await;
+    // A selector is about GameServers: their pods do not have these labels.
+    server["metadata"]["labels"]["region"] = "eu".into();
+    let arguments = [&CONTOUR[..], &["--selector", "region=eu"]].concat();
+    let ground = Ground::with(std::slice::from_ref(&server), &arguments).await;
     ground.until_status("arena-1.example.com", 503).await;
     let pod = json!({
         "apiVersion": "v1",

@@ -149,3 +149,29 @@ async fn a_player_who_came_by_another_replica_keeps_a_server_from_being_called_e
     assert!(player.leave().await.is_clean());
     kube.wait("it is called empty", &arena, is_called_empty).await;
 }
+
+#[tokio::test]
+async fn a_writer_without_an_envoy_asks_the_replica_that_has_one() {
+    let game = Game::start("game").await;
+    let kube = Kube::start().await;
+    let (arena, idle) = (server("arena", game.port), server("idle", game.port));
+    for object in [&arena, &idle] {
+        kube.create(object).await;
+    }
+    let peer = Tidegate::launch(launch(&kube, &["--report-interval", "1s"])).await;
+    let url = format!("http://{}", peer.admin);
+    let writer = Tidegate::launch(launch(&kube, &[&WRITES[..], &["--peers", &url]].concat())).await;
+    let mut far = envoy(&peer.xds.to_string(), &[]).await;
+    far.ready().await;
+    testkit::gate::until(&far, "arena.example.com", "/", |answer| answer.status == 200).await;
+    let player = Player::join(far.http, "arena.example.com").await;
+    eventually("the peer counts", async || sessions(&peer, "arena").await, |n| *n == 1).await;
+    for object in [&arena, &idle] {
+        kube.patch(object, &drain(&"true".into())).await;
+    }
+    kube.wait("the idle one is called empty", &idle, is_called_empty).await;
+    assert_eq!(sessions(&writer, "arena").await, Value::Null, "here nobody knows");
+    assert!(!is_called_empty(&kube.get(&arena).await.unwrap()));
+    assert!(player.leave().await.is_clean());
+    kube.wait("it is called empty", &arena, is_called_empty).await;
+}

@@ -3,10 +3,10 @@
 
 mod testkit;
 
-use cluster::Verb;
 use cluster::objects::{
     agones_game_server, agones_ready, agones_state, okg_game_server, okg_pod, okg_ready, okg_running, okg_set,
 };
+use cluster::{Fault, Verb};
 use serde_json::{Value, json};
 use testkit::eventually;
 use testkit::gate::envoy;
@@ -60,6 +60,45 @@ async fn a_server_is_marked_once_and_only_when_it_answers() {
     // A mark that somebody takes away is missing again.
     ground.kube.patch(&arena, &json!({ "metadata": { "labels": { "tidegate.dev/routed": null } } })).await;
     ground.kube.wait("it is marked again", &arena, is_marked).await;
+    // And nobody is sent to what is routed no more, though it lives.
+    let unasked = json!({ "metadata": { "annotations": { "octops.io/gameserver-ingress-mode": null } } });
+    ground.kube.patch(&arena, &unasked).await;
+    let is_bare = |object: &Value| {
+        !is_marked(object) && object["metadata"]["annotations"].get("tidegate.dev/url").is_none()
+    };
+    ground.kube.wait("its marks are gone", &arena, is_bare).await;
+    let unwritten = async || ground.tidegate.metric("tidegate_unwritten").await;
+    eventually("nothing is left to write", unwritten, |count| *count == 0).await;
+}
+
+#[tokio::test]
+async fn a_server_of_every_host_is_marked_without_a_url() {
+    let game = Game::start("game").await;
+    let arena = agones_ready(
+        "arena",
+        &[("tidegate.dev/host", "*"), ("tidegate.dev/path", "/<name>")],
+        "127.0.0.1",
+        game.port,
+    );
+    let ground = Ground::with(std::slice::from_ref(&arena), &["--write-back"]).await;
+    let marked = ground.kube.wait("it is marked", &arena, is_marked).await;
+    assert!(marked["metadata"]["annotations"].get("tidegate.dev/url").is_none(), "{marked:#}");
+}
+
+#[tokio::test]
+async fn a_write_that_is_refused_is_said_and_tried_again() {
+    let game = Game::start("game").await;
+    let ground = Ground::with(&[], &["--write-back"]).await;
+    // An admission policy says 422 as well as who is asked to change a uid, and names another cause or none.
+    let refusal = ground.kube.faults.set(Verb::Patch, GAMESERVERS, Fault::Status(422));
+    let arena = server("arena", game.port);
+    ground.kube.create(&arena).await;
+    let said = "not written, trying again; others that fail so are not logged";
+    let logged = async || ground.tidegate.logged(said);
+    let told = eventually("it is said", logged, |lines| !lines.is_empty()).await;
+    assert!(told[0]["why"].as_str().unwrap().contains("422"), "{told:?}");
+    refusal.lift();
+    ground.kube.wait("it is marked", &arena, is_marked).await;
 }
 
 #[tokio::test]
@@ -146,6 +185,48 @@ async fn what_is_wrong_becomes_one_event_on_the_object() {
 }
 
 #[tokio::test]
+async fn each_mistake_is_an_event_with_its_own_words() {
+    let game = Game::start("game").await;
+    let arena = server("arena", game.port);
+    let ground = Ground::with(std::slice::from_ref(&arena), &["--write-back"]).await;
+    for (count, mistake) in [(1, "tidegate.dev/weight"), (2, "tidegate.dev/priority")] {
+        ground.kube.patch(&arena, &json!({ "metadata": { "annotations": { mistake: "-1" } } })).await;
+        let events = async || ground.kube.list("events.k8s.io/v1", "Event").await;
+        let told = eventually("it is told", events, |events| events.len() == count).await;
+        let notes: Vec<_> = told.iter().map(|event| event["note"].as_str().unwrap()).collect();
+        assert!(notes.iter().any(|note| note.contains(mistake)), "{notes:?}");
+        assert!(told.iter().all(|event| event["series"].is_null()), "{told:#?}");
+        ground.kube.patch(&arena, &json!({ "metadata": { "annotations": { mistake: null } } })).await;
+    }
+}
+
+#[tokio::test]
+async fn a_replica_that_does_not_lead_says_what_its_envoys_alone_know() {
+    let game = Game::start("game").await;
+    let kube = Kube::start().await;
+    let leader = Tidegate::launch(launch(&kube, &["--write-back"])).await;
+    eventually("it leads", async || leader.metric("tidegate_writer").await, |leads| *leads == 1).await;
+    let follower = Tidegate::launch(launch(&kube, &["--write-back"])).await;
+    let mut envoy = envoy(&follower.xds.to_string(), &[]).await;
+    envoy.ready().await;
+    let arena = server("arena", game.port);
+    kube.create(&arena).await;
+    let marked = kube.wait("it is marked", &arena, is_marked).await;
+    assert_eq!(marked["metadata"]["annotations"]["tidegate.dev/url"], "https://arena.example.com/");
+    for replica in [&leader, &follower] {
+        let unwritten = async || replica.metric("tidegate_unwritten").await;
+        eventually("nothing is left to write", unwritten, |count| *count == 0).await;
+    }
+    assert_eq!(follower.metric("tidegate_writer").await, 0);
+    assert_eq!(patches(&kube), 1);
+    // What is to be taken back is the leader's to say.
+    let shut = json!({ "metadata": { "annotations": { "octops.io/gameserver-ingress-mode": null } } });
+    kube.patch(&arena, &shut).await;
+    kube.wait("its mark is gone", &arena, |object| !is_marked(object)).await;
+    assert_eq!(patches(&kube), 2);
+}
+
+#[tokio::test]
 async fn one_of_two_replicas_writes_and_the_other_takes_over() {
     let game = Game::start("game").await;
     let mut ground = Ground::with(&[], &["--write-back"]).await;
@@ -159,7 +240,6 @@ async fn one_of_two_replicas_writes_and_the_other_takes_over() {
     ground.kube.create(&arena).await;
     ground.kube.wait("it is marked", &arena, is_marked).await;
     assert_eq!(patches(&ground.kube), 1);
-    // The Lease is given back by one that ends; the other needs no time-out.
     if ground.tidegate.metric("tidegate_writer").await == 0 {
         return take_over(&ground.kube, second, &ground.tidegate, game.port).await;
     }
@@ -168,7 +248,14 @@ async fn one_of_two_replicas_writes_and_the_other_takes_over() {
 }
 
 async fn take_over(kube: &Kube, mut leader: Tidegate, heir: &Tidegate, port: u16) {
+    let metadata = json!({ "name": "tidegate" });
+    let lease = json!({ "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata });
+    let holder = async || kube.get(&lease).await.unwrap()["spec"]["holderIdentity"].clone();
+    let before = holder().await;
+    assert!(before.is_string(), "{before}");
     assert!(leader.stop().await.success());
+    // It is given back, or taken by the other since then.
+    assert_ne!(holder().await, before);
     eventually("the other leads", async || heir.metric("tidegate_writer").await, |leads| *leads == 1).await;
     let late = server("late", port);
     kube.create(&late).await;

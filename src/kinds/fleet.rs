@@ -57,7 +57,7 @@ pub struct Network {
 /// All that one game server comes to, and whom to tell of it.
 #[derive(Clone, Debug)]
 pub struct Subject {
-    /// Its routes: one server a port.
+    /// Its routes: one server a port; none of one that is no game server any more, and has its marks still.
     pub servers: Vec<Arc<Server>>,
     /// The object that carries the annotations; none while a pod has no GameServer.
     pub target: Option<Target>,
@@ -99,6 +99,9 @@ pub struct Fleet {
     told: HashMap<Key, Vec<Arc<Server>>>,
     /// Game servers whose objects changed since somebody asked.
     touched: BTreeSet<Key>,
+    /// What was a game server and is none any more, while its object still says that it is routed. What never was one
+    /// here is another's to mark.
+    parted: BTreeSet<Key>,
     wants_agones_pods: bool,
 }
 
@@ -113,6 +116,7 @@ impl Fleet {
             members: HashMap::new(),
             told: HashMap::new(),
             touched: BTreeSet::new(),
+            parted: BTreeSet::new(),
             wants_agones_pods: false,
         }
     }
@@ -266,7 +270,8 @@ impl Fleet {
         self.touched.clear();
     }
 
-    /// The game servers whose objects changed since the last call, with what they come to now.
+    /// The game servers whose objects changed since the last call, with what they come to now: nothing when they are
+    /// gone, or none any more and without marks.
     pub fn touched(&mut self) -> Vec<(Key, Option<Subject>)> {
         let touched = std::mem::take(&mut self.touched);
         touched.into_iter().map(|key| (key.clone(), self.subject(&key))).collect()
@@ -324,8 +329,11 @@ impl Fleet {
             }
             let lost = held.iter().filter(|held| !kept.iter().any(|server| server.id == held.id));
             gone.extend(lost.map(|server| Event::Remove(server.id.clone())));
-            if !(kept.is_empty() && held.is_empty()) {
+            if self.parted.remove(&root) || !(kept.is_empty() && held.is_empty()) {
                 self.touched.insert(root.clone());
+                if kept.is_empty() && self.is_marked(&root) {
+                    self.parted.insert(root.clone());
+                }
             }
             if kept.is_empty() {
                 self.forget(&root);
@@ -375,12 +383,28 @@ impl Fleet {
         }
     }
 
-    fn subject(&self, root: &Key) -> Option<Subject> {
-        let servers = self.told.get(root)?.clone();
-        let object = match root.kind {
+    /// The object that carries a game server's annotations and its marks.
+    fn bearer(&self, root: &Key) -> Option<&Object> {
+        match root.kind {
             Kind::Pod => self.get(&Key { kind: Kind::OkgGameServer, ..root.clone() }),
             _ => self.get(root),
+        }
+    }
+
+    /// True when a game server's object says that it is routed, and does not go with what it says.
+    fn is_marked(&self, root: &Key) -> bool {
+        self.bearer(root).map(Object::meta).is_some_and(|meta| {
+            !meta.deleting && (meta.annotation(URL).is_some() || meta.label(ROUTED) == Some("true"))
+        })
+    }
+
+    fn subject(&self, root: &Key) -> Option<Subject> {
+        let servers = match self.told.get(root) {
+            Some(servers) => servers.clone(),
+            None if self.parted.contains(root) => Vec::new(),
+            None => return None,
         };
+        let object = self.bearer(root);
         let target = object.map(|object| Target { key: object.key(), uid: object.meta().uid.clone() });
         let noted = object.map(|object| Noted {
             url: object.meta().annotation(URL).map(Box::from),
@@ -397,7 +421,8 @@ impl Fleet {
             },
             drained: self.is_drained(root, object, &servers),
         });
-        let network = self.pod(root).filter(|_| root.kind == Kind::Pod).and_then(|pod| {
+        let is_pod = root.kind == Kind::Pod && !servers.is_empty();
+        let network = self.pod(root).filter(|_| is_pod).and_then(|pod| {
             okg::network_status(pod).map(|status| Network {
                 target: Target { key: root.clone(), uid: pod.metadata.uid.clone() },
                 ip: pod.ip(),

@@ -9,6 +9,7 @@
 //! - An object that can't be read leaves its last version standing, and is reported.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use ::kube::{Client, Config};
 use anyhow::Context;
@@ -38,6 +39,10 @@ pub fn source(manager: Manager) -> Source {
     }
 }
 
+/// An API server that says nothing for so long, with a request open, is not there any more. A watch may be silent until
+/// the API server ends it.
+const SILENCE: Duration = Duration::from_secs(watcher::WATCH_SECONDS as u64 + 15);
+
 /// What to watch.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -45,7 +50,7 @@ pub struct Options {
     pub managers: BTreeSet<Manager>,
     /// The namespaces; none: all.
     pub namespaces: BTreeSet<String>,
-    /// A label selector for pods and for Agones' GameServers; empty: all.
+    /// A label selector for OpenKruiseGame's pods and for Agones' GameServers; empty: all.
     pub selector: String,
     /// How objects are read.
     pub rules: Rules,
@@ -123,9 +128,36 @@ pub async fn run(client: ::kube::Client, options: Options, outlets: Outlets) -> 
 /// The cluster that `KUBECONFIG` names, or that this pod runs in; and the namespace that goes with it.
 pub async fn connect() -> anyhow::Result<(Client, String)> {
     let hint = "set KUBECONFIG to a kubeconfig file, or run in a pod with a service account";
-    let mut config = Config::infer().await.with_context(|| format!("--kube finds no cluster; {hint}"))?;
+    let config = Config::infer().await.with_context(|| format!("--kube finds no cluster; {hint}"))?;
+    let namespace = config.default_namespace.clone();
+    Ok((client(config, SILENCE)?, namespace))
+}
+
+/// A client whose every request ends: lists, watches, writes, those of the Lease.
+fn client(mut config: Config, silence: Duration) -> anyhow::Result<Client> {
     // A refusal is said at once, and tried again by who asked: kube's own repeats take a quarter of an hour.
     config.default_retry = false;
-    let namespace = config.default_namespace.clone();
-    Ok((Client::try_from(config).context("--kube: the cluster's settings can't be used")?, namespace))
+    // A machine that vanished closes no connection. The time begins when a request is sent, not when its connection
+    // came to rest.
+    (config.read_timeout, config.reset_reader_on_write) = (Some(silence), true);
+    Client::try_from(config).context("--kube: the cluster's settings can't be used")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_to_an_api_server_that_vanished_has_an_end() {
+        // The kernel takes the connection and the request; nobody answers.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let client = client(Config::new(url), Duration::from_millis(50)).unwrap();
+        let answer = timeout(Duration::from_secs(20), client.list_api_groups()).await;
+        assert!(answer.expect("it ends").is_err());
+    }
 }

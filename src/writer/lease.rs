@@ -7,7 +7,8 @@ use kube_lease_manager::LeaseManagerBuilder;
 use tokio::sync::watch;
 use tracing::warn;
 
-/// How long a Lease lasts that is not renewed, in seconds: so long nobody writes when its holder dies.
+/// How long a Lease lasts that is not renewed, in seconds: so long, at most, nobody holds it when its holder is gone.
+/// Who waits for it asks again when it should be over, so one that was given back is not taken much sooner.
 const LASTS: u64 = 15;
 /// It is renewed so long before its end, in seconds.
 const GRACE: u64 = 5;
@@ -51,7 +52,10 @@ impl Lease {
                 why,
                 "the Lease can't be asked for, trying again"
             );
-            tokio::time::sleep(RETRY).await;
+            tokio::select! {
+                () = said(&mut shutdown) => return,
+                () = tokio::time::sleep(RETRY) => {}
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 //!
 //! - **Never on a guess**: only a number that is known from every Envoy of the server's gateways counts, and to be called
 //!   empty it is zero, for all the time that was asked for, at every replica; the replicas being the same all that time.
+//!   A replica without such an Envoy has nothing to say: then the others are asked, and one of them has to know.
 //! - **Never one that takes players**: it is drained, and what was said is taken back when it no longer is, or when
 //!   somebody came back.
 
@@ -23,7 +24,7 @@ use super::{Entry, RETRY, SHOWN, Work};
 use crate::cli::Empty;
 use crate::client;
 use crate::client::tally::{Answer, merged};
-use crate::envoys::Coverage;
+use crate::envoys::{Coverage, Sessions};
 use crate::kinds::{Key, Kind as Object, Noted, Target};
 use crate::snapshot::Kind;
 use crate::spec::{EMPTY, SESSIONS};
@@ -143,16 +144,20 @@ impl Work {
         live.notes.retain(|key, _| self.entries.contains_key(key));
         for (key, entry) in &self.entries {
             let noted = &entry.subject.noted;
-            let is_concerned = self.writer.config.sessions || noted.drained || noted.empty.is_some();
+            // What is no game server any more is left as it was.
+            let is_concerned = !entry.subject.servers.is_empty()
+                && (self.writer.config.sessions || noted.drained || noted.empty.is_some());
             let Some(target) = entry.subject.target.as_ref().filter(|_| is_concerned) else {
                 live.notes.remove(key);
                 continue;
             };
-            let known = self.known(entry, &coverage);
+            let here = self.sessions(entry, &coverage);
+            let known: Option<u64> = here.iter().map(|of_port| of_port.sessions).sum();
             let note = live.notes.entry(key.clone()).or_default();
             let is_held = note.not_before.is_some_and(|when| now < when) || self.flying.contains(key);
             let word = self.writer.config.empty.as_ref().and_then(|empty| {
-                note.watch(noted.drained, known, now);
+                let is_for_peers = !empty.peers.is_empty() && here.iter().all(may_be_empty);
+                note.watch(noted.drained, if is_for_peers { Some(0) } else { known }, now);
                 if noted.empty.is_none() && note.is_due(empty, now) && empty.peers.is_empty() {
                     note.confirmed = Some(now);
                 }
@@ -195,14 +200,14 @@ impl Work {
         self.live = live;
     }
 
-    /// Live sessions of a game server, if they are known of each of its ports.
-    fn known(&self, entry: &Entry, coverage: &Coverage) -> Option<u64> {
+    /// Live sessions of a game server at the Envoys that are connected here, port by port.
+    fn sessions(&self, entry: &Entry, coverage: &Coverage) -> Vec<Sessions> {
         let sessions = entry.subject.servers.iter().map(|server| {
             let cluster = translate::cluster_name(&server.id);
             let revision = self.writer.store.read(|snapshot| snapshot.revision_of(Kind::Cluster, &cluster));
-            self.writer.envoys.sessions(server, &cluster, revision, coverage).sessions
+            self.writer.envoys.sessions(server, &cluster, revision, coverage)
         });
-        sessions.sum()
+        sessions.collect()
     }
 
     /// What is said to the fleet manager, as a merge patch (RFC 7386): null takes a key away.
@@ -236,6 +241,15 @@ impl Work {
             }
         }
     }
+}
+
+/// True when nobody is inside as far as it is known here: it is known, or no Envoy is here that is late, or that counts
+/// some no more.
+fn may_be_empty(here: &Sessions) -> bool {
+    here.sessions.is_none_or(|sessions| sessions == 0)
+        && here.reported_sessions == 0
+        && here.uncounted_sessions == 0
+        && here.unreported_by.is_empty()
 }
 
 /// What a fleet manager is told.
@@ -376,6 +390,21 @@ mod tests {
             note.watch(true, Some(0), at(62));
             note.confirmed = Some(at(70));
             assert_eq!(note.word(&noted(None), Some(0), &empty), None, "the time begins again");
+        }
+    }
+
+    #[test]
+    fn a_replica_that_knows_nothing_leaves_it_to_the_others_and_one_that_doubts_does_not() {
+        let none = Sessions::default();
+        assert!(may_be_empty(&none), "no Envoy is here");
+        assert!(may_be_empty(&Sessions { sessions: Some(0), ..none.clone() }));
+        for doubtful in [
+            Sessions { sessions: Some(1), reported_sessions: 1, ..none.clone() },
+            Sessions { reported_sessions: 1, ..none.clone() },
+            Sessions { unreported_by: vec!["late".into()], ..none.clone() },
+            Sessions { uncounted_sessions: 1, ..none },
+        ] {
+            assert!(!may_be_empty(&doubtful), "{doubtful:?}");
         }
     }
 

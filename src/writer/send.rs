@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
-use kube::core::{ApiResource, GroupVersionKind};
+use kube::core::{ApiResource, GroupVersionKind, Status};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Error};
 use serde_json::{Value, json};
@@ -30,21 +30,20 @@ pub(super) enum Outcome {
 /// Writes to a cluster.
 pub(super) struct Sender {
     client: Client,
-    recorder: Recorder,
+    reporter: Reporter,
 }
 
 impl Sender {
     pub(super) fn new(client: Client, identity: String) -> Self {
         let reporter = Reporter { controller: NAME.into(), instance: Some(identity) };
-        Self { recorder: Recorder::new(client.clone(), reporter), client }
+        Self { client, reporter }
     }
 
     /// Writes all of it, or as much as goes well.
     pub(super) async fn send(&self, write: &Write) -> Outcome {
         match timeout(LIMIT, self.parts(write)).await {
             Ok(Ok(())) => Outcome::Done,
-            // 404: it is gone. 409: the uid in the patch is not its own. 422: a server's way to say so.
-            Ok(Err(Error::Api(status))) if [404, 409, 422].contains(&status.code) => Outcome::Gone,
+            Ok(Err(Error::Api(status))) if is_gone(&status) => Outcome::Gone,
             Ok(Err(Error::Api(status))) => Outcome::Failed(format!("{} ({})", status.message, status.code)),
             Ok(Err(error)) => Outcome::Failed(error.to_string()),
             Err(_) => Outcome::Failed(format!("no answer in {LIMIT:?}")),
@@ -94,7 +93,23 @@ impl Sender {
             uid: Some(target.uid.to_string()),
             ..ObjectReference::default()
         };
-        self.recorder.publish(&event, &object).await
+        // A recorder that has said something of this object takes another note for the same one, seen again. What was
+        // said is remembered elsewhere.
+        Recorder::new(self.client.clone(), self.reporter.clone()).publish(&event, &object).await
+    }
+}
+
+/// True when the object is not there, or another has its name.
+fn is_gone(status: &Status) -> bool {
+    match status.code {
+        // 409: the uid in the patch is not its own.
+        404 | 409 => true,
+        // So says of a uid who takes it for a change of it; and a webhook, of whatever it does not like.
+        422 => {
+            let mut causes = status.details.iter().flat_map(|details| &details.causes);
+            causes.any(|cause| cause.field == "metadata.uid")
+        }
+        _ => false,
     }
 }
 
@@ -102,4 +117,21 @@ fn gvk(target: &Target) -> GroupVersionKind {
     let api = target.key.kind.api_version();
     let (group, version) = api.split_once('/').unwrap_or(("", api));
     GroupVersionKind::gvk(group, version, target.key.kind.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_no_sign_that_an_object_is_gone_unless_it_is_about_its_uid() {
+        let status = |code: u16, field: &str| -> Status {
+            let causes = json!([{ "reason": "FieldValueInvalid", "field": field }]);
+            serde_json::from_value(json!({ "code": code, "details": { "causes": causes } })).unwrap()
+        };
+        assert!(is_gone(&status(422, "metadata.uid")));
+        assert!(is_gone(&status(404, "")) && is_gone(&status(409, "")));
+        assert!(!is_gone(&status(422, "metadata.annotations")) && !is_gone(&status(403, "metadata.uid")));
+        assert!(!is_gone(&Status::failure("denied by a policy", "Invalid").with_code(422)));
+    }
 }

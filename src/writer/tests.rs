@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::words::{Write, complaints, wanted};
+use super::words::{Complaint, Write, complaints, wanted};
 use crate::cli::WriteBack;
 use crate::kinds::{Key, Kind, Network, Noted, Subject, Target};
 use crate::model::{Problem, ProblemKind};
@@ -62,8 +62,41 @@ fn one_that_lost_all_its_routes_loses_its_marks() {
 }
 
 #[test]
-fn a_wildcard_is_no_url() {
-    assert_eq!(patch(&subject(Noted::default()), &held(&["*.x", "*"]), true), None);
+fn a_wildcard_is_routed_and_no_url() {
+    let placement = held(&["*.x", "*/p"]);
+    let marked = patch(&subject(Noted::default()), &placement, true).unwrap();
+    assert_eq!(marked["metadata"]["labels"]["tidegate.dev/routed"], "true");
+    assert!(marked["metadata"]["annotations"]["tidegate.dev/url"].is_null());
+    let noted = Noted { routed: true, ..Noted::default() };
+    assert_eq!(patch(&subject(noted.clone()), &placement, true), None, "it stands there");
+    let moved = Noted { url: Some("https://a.x/".into()), ..noted };
+    let moved = patch(&subject(moved), &placement, true).unwrap();
+    assert_eq!(moved["metadata"]["labels"]["tidegate.dev/routed"], "true", "its host alone is gone");
+}
+
+#[test]
+fn one_that_has_no_server_any_more_loses_its_marks() {
+    let noted = Noted { url: Some("https://a.x/".into()), routed: true, ..Noted::default() };
+    let parted = Subject { servers: Vec::new(), ..subject(noted) };
+    let gone = patch(&parted, &Placement::default(), false).unwrap();
+    assert!(gone["metadata"]["labels"]["tidegate.dev/routed"].is_null());
+}
+
+#[test]
+fn who_stands_in_for_the_writer_says_what_its_envoys_know_and_says_it_once() {
+    let before = Write::default();
+    let marked =
+        |placement: &Placement, noted| wanted(&subject(noted), placement, true, &WriteBack::default());
+    let said = marked(&held(&["a.x"]), Noted::default()).of_envoys(&before);
+    assert!(!said.is_empty());
+    assert!(marked(&held(&["a.x"]), Noted::default()).of_envoys(&said).is_empty(), "it was said");
+    assert!(!marked(&held(&["c.x"]), Noted::default()).of_envoys(&said).is_empty(), "it has moved");
+    let noted = Noted { routed: true, ..Noted::default() };
+    assert!(!marked(&held(&[]), noted.clone()).is_empty());
+    assert!(marked(&held(&[]), noted).of_envoys(&before).is_empty(), "it takes nothing away");
+    let complaint = Complaint { reason: "Misconfigured", note: "x".into() };
+    let complains = Write { complaints: vec![complaint], ..before.clone() };
+    assert!(complains.of_envoys(&before).is_empty());
 }
 
 #[test]

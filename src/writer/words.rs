@@ -22,7 +22,9 @@ const MAX_URLS: usize = 4096;
 /// The marks of a server that players reach, or none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Marks {
-    /// Its URLs; none takes the marks away.
+    /// Players reach it; or the marks are taken away.
+    routed: bool,
+    /// Its URLs; one with wildcards alone has none.
     url: Option<String>,
     /// It is one of Octops'.
     ready: bool,
@@ -59,16 +61,16 @@ pub(super) fn wanted(
     acknowledged: bool,
     public: &WriteBack,
 ) -> Write {
-    let urls = urls(&placement.held, &public.public_url);
     let noted = &subject.noted;
-    let marks = match urls {
+    let marks = if placement.held.is_empty() {
+        (noted.routed || noted.url.is_some()).then_some(Marks { routed: false, url: None, ready: false })
+    } else if acknowledged && placement.open {
+        let url = urls(&placement.held, &public.public_url);
+        let is_there = noted.routed && noted.url.as_deref() == url.as_deref() && noted.ready != Some(false);
+        (!is_there).then_some(Marks { routed: true, url, ready: noted.ready.is_some() })
+    } else {
         // Those who are to go have been told of; that they are full or draining is not for the marks.
-        Some(urls) if acknowledged && placement.open => {
-            let is_there = noted.routed && noted.url.as_deref() == Some(&urls) && noted.ready != Some(false);
-            (!is_there).then_some(Marks { url: Some(urls), ready: noted.ready.is_some() })
-        }
-        Some(_) => None,
-        None => (noted.routed || noted.url.is_some()).then_some(Marks { url: None, ready: false }),
+        None
     };
     let network = subject.network.as_ref().and_then(|network| {
         let front = Front { ip: public.public_address, port: public.public_port().unwrap_or_default() };
@@ -153,6 +155,14 @@ impl Write {
         self
     }
 
+    /// What of it is known by those alone to whom Envoys are connected, and was not said `before`. The rest is for the
+    /// holder of the Lease to say.
+    pub(super) fn of_envoys(self, before: &Self) -> Self {
+        let marks = self.marks.filter(|marks| marks.routed && before.marks.as_ref() != Some(marks));
+        let network = self.network.filter(|network| before.network.as_ref() != Some(network));
+        Self { target: self.target, marks, network, ..Self::default() }
+    }
+
     /// True when there is nothing to write.
     pub(super) fn is_empty(&self) -> bool {
         self.marks.is_none() && self.network.is_none() && self.complaints.is_empty()
@@ -181,7 +191,7 @@ impl Marks {
         if self.ready {
             annotations[READY] = "true".into();
         }
-        let routed = self.url.as_ref().map(|_| "true");
+        let routed = self.routed.then_some("true");
         json!({ "metadata": { "uid": uid, "annotations": annotations, "labels": { ROUTED: routed } } })
     }
 }

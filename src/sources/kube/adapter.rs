@@ -136,9 +136,10 @@ impl Adapter {
             Kind::AgonesPod => AGONES_PODS,
             _ => "",
         };
-        // The labels that people select by are those of what runs.
+        // The labels that people select by are those of a game server. A pod of Agones has others, those of its template,
+        // and is asked for an address alone.
         let asked = match kind {
-            Kind::Pod | Kind::AgonesPod | Kind::AgonesGameServer => self.options.selector.as_str(),
+            Kind::Pod | Kind::AgonesGameServer => self.options.selector.as_str(),
             _ => "",
         };
         let parts: Vec<_> = [own, asked].into_iter().filter(|part| !part.is_empty()).collect();

@@ -12,8 +12,9 @@ use tokio::sync::mpsc;
 use super::object::{Content, Watchable, Watched};
 use crate::kinds::{Key, Kind, Object, agones, okg, pod};
 
-/// A watch is asked for anew so often: a connection that died in silence is noticed by then.
-const WATCH_SECONDS: u32 = 60;
+/// The API server ends a watch after so long, and it is asked for anew. kube takes one for dead that is silent for five
+/// seconds more; what waits for the head of an answer ends as every request does (`connect`).
+pub(super) const WATCH_SECONDS: u32 = 60;
 /// A watch that did not fail again for so long is taken for one that hears.
 const QUIET: Duration = Duration::from_secs(3);
 /// The first and the longest pause after a failure.

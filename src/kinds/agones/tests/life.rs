@@ -301,3 +301,30 @@ fn a_subject_says_what_stands_on_the_object() {
     assert_eq!((second.noted.ready, second.noted.routed), (Some(true), true));
     assert_eq!(second.noted.url.as_deref(), Some("http://servers.example.com/lobby"));
 }
+
+#[test]
+fn one_that_is_routed_no_more_is_a_subject_until_its_marks_are_gone() {
+    let mut cluster = Cluster::new(Rules::default());
+    let url = ("tidegate.dev/url", "https://lobby.example.com/");
+    let marked = |annotations: &[(&str, &str)]| {
+        let mut server = object("Ready", annotations);
+        server["metadata"]["labels"]["tidegate.dev/routed"] = json!("true");
+        server
+    };
+    assert_eq!(cluster.put(&marked(&[HOST, url])), OPEN);
+    _ = cluster.0.touched();
+    let unasked = marked(&[url]);
+    assert_eq!(cluster.put(&unasked), REMOVED);
+    let touched = cluster.0.touched();
+    let [(_, Some(subject))] = &touched[..] else { panic!("{touched:?}") };
+    assert!(subject.servers.is_empty() && subject.noted.routed && subject.target.is_some());
+    assert_eq!(cluster.put(&object("Ready", &[])), NOTHING);
+    let touched = cluster.0.touched();
+    assert!(matches!(&touched[..], [(_, None)]), "{touched:?}");
+    assert_eq!(cluster.put(&object("Allocated", &[])), NOTHING);
+    assert!(cluster.0.touched().is_empty(), "it is nobody's");
+    // What was never routed here may be marked by another control plane.
+    let mut other = Cluster::new(Rules::default());
+    assert_eq!(other.put(&unasked), NOTHING);
+    assert!(other.0.touched().is_empty());
+}
