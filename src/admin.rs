@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
@@ -17,7 +18,7 @@ use tokio::sync::watch;
 
 use crate::envoys::{Acknowledged, Coverage, Envoys, Sessions};
 use crate::metrics::{self, Metrics, ProblemLabel};
-use crate::model::{Gateway, Host, PathPrefix, RouteKey, Server, Source};
+use crate::model::{Gateway, Host, PathPrefix, ProblemKind, RouteKey, Server, Source};
 use crate::owner::Desk;
 use crate::report::{self, RouteRow, ServerRow};
 use crate::session::{DEFAULT_GATEWAY, Type};
@@ -46,6 +47,8 @@ pub struct Admin {
     pub metrics: Metrics,
     /// What prints them.
     pub registry: Arc<Registry>,
+    /// How often Envoys report their live sessions.
+    pub report_interval: Duration,
     /// How the fleet directory is, if one is read.
     pub files: Option<watch::Receiver<files::Report>>,
     /// How the cluster is, if one is watched.
@@ -167,7 +170,9 @@ async fn scrape(State(admin): State<Admin>) -> Response {
             *problems.entry(found.kind).or_default() += 1;
         }
     }
-    for (kind, count) in problems {
+    // Of every kind, or what was mended would be told for ever.
+    for kind in ProblemKind::ALL {
+        let count = problems.get(&kind).copied().unwrap_or_default();
         admin
             .metrics
             .problems

@@ -29,7 +29,7 @@ use typed::{
     File, Typed, TypedAsk, TypedBootstrap, TypedCheck, TypedCommand, TypedDemo, TypedDrainEnvoy,
     TypedExplain, TypedList, TypedServe,
 };
-pub use wait::Wait;
+pub use wait::{Labelled, Wait};
 
 /// Most game servers that the demo runs.
 pub const MAX_GAMES: usize = 128;

@@ -57,8 +57,8 @@ fn run(invocation: Invocation) -> anyhow::Result<ExitCode> {
         Command::Operate(config) => runtime()?.block_on(operate::run(*config, interrupted())),
         Command::Wait(mut config) => {
             let runtime = runtime()?;
-            if let Some((labels, place)) = config.labelled.take() {
-                config.targets.extend(runtime.block_on(operate::labelled(&place, labels))?);
+            if let Some(cli::Labelled { labels, fleets, place }) = config.labelled.take() {
+                config.targets = runtime.block_on(operate::labelled(&place, &labels, &fleets))?;
             }
             let interrupted = async { _ = tokio::signal::ctrl_c().await };
             Ok(match runtime.block_on(wait::wait(*config, interrupted))? {

@@ -3,6 +3,7 @@
 //! They change what stands on the objects, in files or in a cluster, and never ask a control plane, which only reads
 //! it. What is to change is decided by `plan`; here it is read, shown and written.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::cli::{self, Action, Operate, Place};
-use crate::plan::{self, Change, Member, Selector, Switch, Target, Wish};
+use crate::plan::{self, Change, Member, Name, Selector, Switch, Target, Wish};
 
 mod cluster;
 mod files;
@@ -39,14 +40,17 @@ struct Read {
 }
 
 impl Ground {
-    async fn open(place: &Place) -> anyhow::Result<Self> {
+    /// `said` are the namespaces that the targets name; none stands for those who name none.
+    async fn open(place: &Place, said: &BTreeSet<Option<String>>) -> anyhow::Result<Self> {
         Ok(match &place.ground {
             cli::Ground::Files { dir, max_file_bytes } => Self::Files(Files {
                 dir: dir.clone(),
                 rules: place.rules.clone(),
                 max_file_bytes: *max_file_bytes,
             }),
-            cli::Ground::Kube { managers } => Self::Cluster(Box::new(Cluster::open(place, managers).await?)),
+            cli::Ground::Kube { managers } => {
+                Self::Cluster(Box::new(Cluster::open(place, managers, said).await?))
+            }
         })
     }
 
@@ -88,17 +92,31 @@ impl Ground {
             }
         }
     }
+}
 
-    /// How a command says it.
-    fn words(&self, place: &Place) -> String {
-        let ground = match self {
-            Self::Files(files) => format!(" --fleet {}", files.dir.display()),
-            Self::Cluster(_) => " --kube".to_owned(),
-        };
-        let namespace = place.namespace.as_ref().map(|name| format!(" -n {name}")).unwrap_or_default();
-        let all = if place.all_namespaces { " -A" } else { "" };
-        format!("{ground}{namespace}{all}")
+/// How a command says where servers stand.
+fn place_words(place: &Place) -> String {
+    let mut words = match &place.ground {
+        cli::Ground::Files { dir, .. } => vec!["--fleet".to_owned(), dir.display().to_string()],
+        cli::Ground::Kube { .. } => vec!["--kube".to_owned()],
+    };
+    if let Some(namespace) = &place.namespace {
+        words.extend(["-n".to_owned(), namespace.clone()]);
     }
+    if place.all_namespaces {
+        words.push("-A".to_owned());
+    }
+    words.extend(place.reading.iter().cloned());
+    words.iter().fold(String::new(), |all, word| all + " " + &quoted(word))
+}
+
+/// A word as a shell reads it.
+fn quoted(word: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=,@%+".contains(&byte);
+    if !word.is_empty() && word.bytes().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
 }
 
 /// Does what was asked for. `interrupted` returns when the user has had enough.
@@ -106,7 +124,11 @@ pub async fn run(
     config: Operate,
     interrupted: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<ExitCode> {
-    let mut ground = Ground::open(&config.place).await?;
+    let said = match &config.action {
+        Action::Wish { target: Target::Names(names), .. } => spaces(names),
+        Action::Wish { .. } | Action::Switch { .. } => [None].into(),
+    };
+    let mut ground = Ground::open(&config.place, &said).await?;
     let mut voice = Voice::new(config.output, config.dry_run);
     match &config.action {
         Action::Wish { target, wish } => {
@@ -127,13 +149,28 @@ pub async fn run(
     }
 }
 
-/// The names of the servers with these labels, as `NAMESPACE/NAME`.
-pub async fn labelled(place: &Place, labels: Selector) -> anyhow::Result<Vec<String>> {
-    let mut ground = Ground::open(place).await?;
-    let namespace = ground.namespace(place);
+/// The namespaces that these names say, none for those that say none.
+fn spaces(names: &[Name]) -> BTreeSet<Option<String>> {
+    names.iter().map(|name| name.namespace.clone()).collect()
+}
+
+/// The names of the servers with these labels, as `NAMESPACE/NAME`; where fleets are named, of those alone.
+pub async fn labelled(place: &Place, labels: &Selector, fleets: &[Name]) -> anyhow::Result<Vec<String>> {
+    let said: BTreeSet<_> = if fleets.is_empty() { [None].into() } else { spaces(fleets) };
+    let mut ground = Ground::open(place, &said).await?;
+    let own = ground.namespace(place);
     let members = whole(&mut ground).await?;
-    let found = Target::Those { of: None, labels: Some(labels) }.of(&members, namespace.as_deref());
-    let found = found.map_err(anyhow::Error::msg)?;
+    let mut wanted: Vec<_> =
+        fleets.iter().map(|fleet| (Some(&fleet.name), fleet.namespace.as_ref())).collect();
+    if wanted.is_empty() {
+        wanted.push((None, None));
+    }
+    let mut found = BTreeSet::new();
+    for (fleet, namespace) in wanted {
+        let those = Target::Those { of: fleet.cloned(), labels: Some(labels.clone()) };
+        let those = those.of(&members, namespace.or(own.as_ref()).map(String::as_str));
+        found.extend(those.map_err(anyhow::Error::msg)?);
+    }
     Ok(found.into_iter().map(|at| format!("{}/{}", members[at].namespace, members[at].name)).collect())
 }
 
@@ -174,11 +211,31 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    fn words(&self, to: &Selector) -> String {
-        let Self { host, percent, step, every, .. } = self;
-        let seconds = every.as_secs();
-        let goal = if *percent == 100 { String::new() } else { format!(" --percent {percent}") };
-        format!("tidegate switch {host} --to '{to}'{goal} --step {step} --every {seconds}s")
+    fn words(&self, to: &Selector, percent: u8, place: &Place) -> String {
+        let Self { host, step, every, .. } = self;
+        let goal = if percent == 100 { String::new() } else { format!(" --percent {percent}") };
+        let every = if every.subsec_nanos() == 0 {
+            format!("{}s", every.as_secs())
+        } else {
+            format!("{every:?}") // 500ms, 1.5s
+        };
+        format!(
+            "tidegate switch {} --to '{to}'{goal} --step {step} --every {every}{}",
+            quoted(host),
+            place_words(place)
+        )
+    }
+
+    /// The command that goes on.
+    fn on(&self, place: &Place) -> String {
+        self.words(self.to, self.percent, place)
+    }
+
+    /// The command that goes back: all new players to the group that they are moved from. How they were shared before
+    /// stands nowhere, and whoever goes back wants nobody more to come to the other. None where no selector says that group.
+    fn back(&self, falls: bool, place: &Place) -> Option<String> {
+        let from = if falls { Some(self.to.clone()) } else { self.to.inverse() };
+        from.map(|from| self.words(&from, 100, place))
     }
 }
 
@@ -197,6 +254,8 @@ async fn switch(
         checked.map_err(anyhow::Error::msg)
     };
     let mut switch = groups(&members)?;
+    // Fewer of the new players are asked for than the matching group gets now: it is the one that they are moved from.
+    let falls = switch.present(&members).iter().all(|present| *present > f64::from(asked.percent));
     voice.begin(&switch, &members, asked.to);
     if asked.percent > 0 {
         let versions = switch.versions(&members).map_err(anyhow::Error::msg)?;
@@ -215,9 +274,8 @@ async fn switch(
         let is_stopped =
             if is_first || config.dry_run { *stop.borrow() } else { pause(asked.every, &mut stop).await };
         if is_stopped {
-            let words = ground.words(&config.place);
-            let back = asked.to.inverse().map(|other| asked.words(&other) + &words);
-            voice.stopped(&switch, &members, &(asked.words(asked.to) + &words), back.as_deref());
+            let back = asked.back(falls, &config.place);
+            voice.stopped(&switch, &members, &asked.on(&config.place), back.as_deref());
             return Ok(ExitCode::from(INTERRUPTED));
         }
         if !is_first && !config.dry_run {
@@ -232,9 +290,8 @@ async fn switch(
                 .await;
         let written = written.with_context(|| {
             format!(
-                "the step was not written whole; what was is kept, and the same command goes on from there: {}{}",
-                asked.words(asked.to),
-                ground.words(&config.place)
+                "the step was not written whole; what was is kept, and the same command goes on from there: {}",
+                asked.on(&config.place)
             )
         })?;
         switch = groups(&members)?;
@@ -286,4 +343,59 @@ async fn carry_out(
     let written = ground.write(members, parts).await?;
     *members = whole(ground).await?;
     Ok(written)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::kinds::{Manager, Rules};
+
+    fn place(ground: cli::Ground, reading: &[&str]) -> Place {
+        let reading = reading.iter().map(|word| (*word).to_owned()).collect();
+        Place { ground, namespace: None, all_namespaces: false, rules: Rules::default(), reading }
+    }
+
+    fn files(dir: &str) -> Place {
+        place(cli::Ground::Files { dir: dir.into(), max_file_bytes: 1 }, &[])
+    }
+
+    #[test]
+    fn the_way_back_is_all_of_the_new_players_to_those_whom_they_came_from() {
+        let to: Selector = "version=v2".parse().unwrap();
+        let asked =
+            |percent| Asked { host: "play.x", to: &to, percent, step: 10, every: Duration::from_secs(30) };
+        let place = files("fleet");
+        let rest = "--step 10 --every 30s --fleet fleet";
+        assert_eq!(
+            asked(10).on(&place),
+            format!("tidegate switch play.x --to 'version=v2' --percent 10 {rest}")
+        );
+        let back = |percent, falls| asked(percent).back(falls, &place).unwrap();
+        assert_eq!(back(10, false), format!("tidegate switch play.x --to 'version!=v2' {rest}"));
+        assert_eq!(back(10, true), format!("tidegate switch play.x --to 'version=v2' {rest}"));
+        let two: Selector = "version=v2,region=eu".parse().unwrap();
+        assert_eq!(Asked { to: &two, ..asked(10) }.back(false, &place), None);
+    }
+
+    #[test]
+    fn a_printed_command_means_what_was_typed() {
+        let to: Selector = "version=v2".parse().unwrap();
+        let words =
+            |host, every, place: &Place| Asked { host, to: &to, percent: 100, step: 5, every }.on(place);
+        let (half, long) = (Duration::from_millis(500), Duration::from_millis(90_500));
+        assert!(words("a.x", half, &files("f")).contains(" --every 500ms "));
+        assert!(words("a.x", long, &files("f")).contains(" --every 90.5s "));
+        for every in ["500ms", "90.5s", "0s"] {
+            assert!(every.parse::<jiff::SignedDuration>().is_ok(), "{every} is read again");
+        }
+        let spaced = words("a.x/p", half, &files("/srv/my fleet's"));
+        assert!(spaced.ends_with(r" --fleet '/srv/my fleet'\''s'"), "{spaced}");
+        let kube = cli::Ground::Kube { managers: Manager::ALL.into() };
+        let reading = ["--config", "tidegate.yaml", "--host-template", "<name>.x", "--ingress-class", ""];
+        let kube = Place { namespace: Some("eu".into()), ..place(kube, &reading) };
+        let all = words("a.x", half, &kube);
+        let wanted = " --kube -n eu --config tidegate.yaml --host-template '<name>.x' --ingress-class ''";
+        assert!(all.ends_with(wanted), "{all}");
+    }
 }

@@ -9,7 +9,9 @@ use serde::Serialize;
 
 use crate::claims::Standing;
 use crate::engine::Engine;
-use crate::model::{Gateway, Gateways, Host, PathPrefix, Problem, RouteKey, Server, ServerId};
+use crate::model::{
+    Gateway, Gateways, Host, Mode, PathPrefix, Problem, Redirect, RouteKey, Server, ServerId,
+};
 use crate::snapshot::{Kind, Name, Revision, Snapshot};
 use crate::translate;
 
@@ -253,7 +255,7 @@ pub fn explain(
             let found = snapshot.get(Kind::Scope, &scope, &gateway.0).is_some();
             tried.push(Rung { scope: scope.to_string(), found });
             if let Some(row) = found.then(|| longest(engine, &rung, path, gateway)).flatten() {
-                return explained(engine, tried, row);
+                return explained(engine, tried, row, path);
             }
         }
     }
@@ -295,24 +297,29 @@ fn normalized(path: &str) -> String {
 }
 
 fn longest(engine: &Engine, host: &Host, path: &str, gateway: &Gateway) -> Option<RouteRow> {
-    let fits = |prefix: &&PathPrefix| {
-        prefix.is_root()
-            || path.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    let mut prefixes: Vec<_> = engine.claims().paths(host).filter(fits).collect();
+    let mut prefixes: Vec<_> = engine.claims().paths(host).filter(|prefix| is_below(path, prefix)).collect();
     prefixes.sort_by_key(|prefix| std::cmp::Reverse(prefix.as_str().len()));
     prefixes.into_iter().find_map(|prefix| {
         route(engine, &RouteKey { host: host.clone(), path: prefix.clone() }, Some(gateway))
     })
 }
 
-fn explained(engine: &Engine, tried: Vec<Rung>, row: RouteRow) -> Explanation {
+/// True for the prefix itself and what is below it, but not for `/game-10` and `/game-1`.
+fn is_below(path: &str, prefix: &PathPrefix) -> bool {
+    prefix.is_root()
+        || path.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// `path` is that of the request.
+fn explained(engine: &Engine, tried: Vec<Rung>, row: RouteRow, path: &str) -> Explanation {
     let key = RouteKey { host: row.host.clone(), path: row.path.clone() };
     let holders = engine.claims().holders(&key.host, &key.path, row.gateway.as_ref());
     let cookies: Vec<_> =
         translate::cookies(&holders).map(|name| format!("; who sends the cookie {name} is let in")).collect();
-    let verdict = match row.state {
-        "open" if !row.members.is_empty() => {
+    let shut = maintained(&holders, &key, path);
+    let verdict = match (row.state, shut) {
+        (_, Some(shut)) => format!("503: {shut} is in maintenance: {}", row.holders.join(", ")),
+        ("open", None) if !row.members.is_empty() => {
             let taking: Vec<_> = row.members.iter().filter(|member| member.state == "open").collect();
             let named =
                 taking.iter().take(MAX_HINTS).map(|member| format!("{} {}%", member.server, member.percent));
@@ -320,18 +327,50 @@ fn explained(engine: &Engine, tried: Vec<Rung>, row: RouteRow) -> Explanation {
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             format!("{key} is open, new players go to {}{more}", named.collect::<Vec<_>>().join(", "))
         }
-        "open" => format!("{key} is open: {}", row.holders.join(", ")),
-        state => format!("503: {key} is {state}: {}{}", row.holders.join(", "), cookies.concat()),
+        ("open", None) => format!("{key} is open: {}", row.holders.join(", ")),
+        (state, None) => {
+            let (status, whither) = match redirect(&holders) {
+                Some(redirect) => (307, format!(" to {}", url(redirect))),
+                None => (503, String::new()),
+            };
+            format!("{status}: {key} is {state}{whither}: {}{}", row.holders.join(", "), cookies.concat())
+        }
     };
     let claimants = engine.claims().claimants(&key.host, &key.path).take(MAX_HINTS);
     let servers = claimants.map(|server| ServerRow::of(engine, server)).collect();
     Explanation { tried, route: Some(row), verdict, servers }
 }
 
+/// The part of an open route that is in maintenance, where a request for `path` is in it. The oldest holder that is open
+/// decides for all.
+fn maintained(holders: &[Arc<Server>], key: &RouteKey, path: &str) -> Option<RouteKey> {
+    let first = *translate::open(holders).first()?;
+    let Mode::Maintenance { paths, .. } = &first.desired.mode else { return None };
+    let mut shut = paths.iter().map(|below| key.path.join(below));
+    let path = shut.find(|shut| is_below(path, shut))?;
+    Some(RouteKey { host: key.host.clone(), path })
+}
+
+/// Where the oldest holder of a closed route sends new players, if it does.
+fn redirect(holders: &[Arc<Server>]) -> Option<&Redirect> {
+    match &holders.first()?.desired.mode {
+        Mode::Draining { redirect } => redirect.as_ref(),
+        _ => None,
+    }
+}
+
+/// Where it leads, as an operator writes it.
+fn url(redirect: &Redirect) -> String {
+    let Redirect { https, host, port, path } = redirect;
+    let scheme = if *https { "https" } else { "http" };
+    let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{scheme}://{host}{port}{}", path.as_deref().unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Event, Mode, ProblemKind};
+    use crate::model::{Event, ProblemKind};
     use crate::testkit::{SOURCE, server, server_with};
 
     fn explain_in(fleet: Vec<Arc<Server>>, host: &str, path: &str) -> Explanation {
@@ -380,6 +419,44 @@ mod tests {
         let drained =
             server_with("a", &["a.x"], |server| server.desired.mode = Mode::Draining { redirect: None });
         assert_eq!(explain_in(vec![drained], "a.x", "/").verdict, "503: a.x is draining: test/default/a");
+    }
+
+    #[test]
+    fn a_drain_that_sends_players_on_says_where_to() {
+        let drained = |url: &str| {
+            server_with("a", &["a.x"], |server| {
+                server.desired.mode = Mode::Draining { redirect: crate::spec::redirect(url) };
+            })
+        };
+        for url in ["https://b.example.com", "http://b.example.com:8080/lobby?x=1"] {
+            assert_eq!(
+                explain_in(vec![drained(url)], "a.x", "/").verdict,
+                format!("307: a.x is draining to {url}: test/default/a")
+            );
+        }
+    }
+
+    #[test]
+    fn a_path_in_maintenance_is_shut_and_its_neighbours_are_not() {
+        let shop = server_with("a", &["a.x/game"], |server| {
+            let paths = vec![PathPrefix::parse("/shop").unwrap()];
+            server.desired.mode = Mode::Maintenance { text: "soon".into(), paths };
+        });
+        for path in ["/game/shop", "/game/shop/x?y", "/game//shop/"] {
+            assert_eq!(
+                explain_in(vec![shop.clone()], "a.x", path).verdict,
+                "503: a.x/game/shop is in maintenance: test/default/a"
+            );
+        }
+        for path in ["/game", "/game/shops", "/game/x/shop"] {
+            let verdict = explain_in(vec![shop.clone()], "a.x", path).verdict;
+            assert_eq!(verdict, "a.x/game is open: test/default/a");
+        }
+        // A weight of 0 shuts all of it.
+        let mut shut = shop;
+        Arc::make_mut(&mut shut).desired.weight = crate::model::Weight(0);
+        let verdict = explain_in(vec![shut], "a.x", "/game").verdict;
+        assert_eq!(verdict, "503: a.x/game is maintenance: test/default/a");
     }
 
     #[test]

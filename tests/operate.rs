@@ -377,13 +377,16 @@ async fn a_switch_moves_new_players_and_those_inside_stay() {
     testkit::eventually("nothing is new", count, |new| *new == 0).await;
 }
 
-/// A switch that waits between its steps, and the lines that it prints.
+/// A switch to `v2` that waits between its steps, and the lines that it prints.
 async fn waiting(
     fleet: &Fleet,
     steps: usize,
+    arguments: &[&str],
 ) -> (Child, Vec<String>, tokio::io::Lines<BufReader<tokio::process::ChildStdout>>) {
     let mut child = Command::new(BINARY)
-        .args(["switch", "play.localhost", "--to", "version=v2", "--step", "25", "--every", "1h", "--fleet"])
+        .args(["switch", "play.localhost", "--to", "version=v2", "--step", "25", "--every", "1h"])
+        .args(arguments)
+        .arg("--fleet")
         .arg(fleet.path())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -399,15 +402,11 @@ async fn waiting(
     (child, seen, lines)
 }
 
-#[tokio::test]
-async fn an_interrupted_switch_says_how_to_go_on_and_back() {
-    let fleet = Fleet::of(&[sharer("a", "v1", 7000), sharer("b", "v2", 7001)]);
-    said(&fleet, &["weight", "b", "0"]).await;
-    let (mut child, seen, mut lines) = waiting(&fleet, 1).await;
-    assert!(
-        seen[0].contains("share default/lobby: 0 % of new players go to version=v2 (1 of 2 servers)"),
-        "{seen:?}"
-    );
+/// What a switch says at Ctrl-C.
+async fn interrupted(
+    mut child: Child,
+    mut lines: tokio::io::Lines<BufReader<tokio::process::ChildStdout>>,
+) -> String {
     let pid = child.id().unwrap().to_string();
     assert!(Command::new("kill").args(["-INT", &pid]).status().await.unwrap().success());
     let status = timeout(testkit::LIMIT, child.wait()).await.unwrap().unwrap();
@@ -416,7 +415,45 @@ async fn an_interrupted_switch_says_how_to_go_on_and_back() {
     while let Some(line) = lines.next_line().await.unwrap() {
         rest.push(line);
     }
-    let rest = rest.join("\n");
+    rest.join("\n")
+}
+
+#[tokio::test]
+async fn the_way_back_from_a_part_is_the_whole_of_the_others() {
+    let fleet = Fleet::of(&[sharer("a", "v1", 7000), sharer("b", "v2", 7001)]);
+    said(&fleet, &["weight", "b", "0"]).await;
+    let reading = ["--host-template", "<name>.localhost", "--ingress-class", "ours"];
+    let (child, _, lines) = waiting(&fleet, 1, &[&reading[..], &["--percent", "50"]].concat()).await;
+    let rest = interrupted(child, lines).await;
+    let place =
+        format!("--fleet {} --host-template '<name>.localhost' --ingress-class ours", fleet.path().display());
+    let pace = "--step 25 --every 3600s";
+    assert!(
+        rest.contains(&format!(
+            "to go on:   tidegate switch play.localhost --to 'version=v2' --percent 50 {pace} {place}"
+        )),
+        "{rest}"
+    );
+    assert!(
+        rest.contains(&format!(
+            "to go back: tidegate switch play.localhost --to 'version!=v2' {pace} {place}"
+        )),
+        "{rest}"
+    );
+    said(&fleet, &["switch", "play.localhost", "--to", "version!=v2", "--every", "0s"]).await;
+    assert_eq!(weights(&fleet, &["a", "b"]), [100, 0]);
+}
+
+#[tokio::test]
+async fn an_interrupted_switch_says_how_to_go_on_and_back() {
+    let fleet = Fleet::of(&[sharer("a", "v1", 7000), sharer("b", "v2", 7001)]);
+    said(&fleet, &["weight", "b", "0"]).await;
+    let (child, seen, lines) = waiting(&fleet, 1, &[]).await;
+    assert!(
+        seen[0].contains("share default/lobby: 0 % of new players go to version=v2 (1 of 2 servers)"),
+        "{seen:?}"
+    );
+    let rest = interrupted(child, lines).await;
     let fleet_flag = format!("--fleet {}", fleet.path().display());
     assert!(rest.starts_with("stopped: 24.8 % of new players go there"), "{rest}");
     assert!(rest.contains(&format!("to go on:   tidegate switch play.localhost --to 'version=v2' --step 25 --every 3600s {fleet_flag}")), "{rest}");
@@ -436,7 +473,7 @@ async fn an_interrupted_switch_says_how_to_go_on_and_back() {
 #[tokio::test]
 async fn a_switch_that_was_killed_goes_on_from_what_stands_there() {
     let fleet = Fleet::of(&[sharer("a", "v1", 7000), sharer("b", "v2", 7001), sharer("c", "v2", 7002)]);
-    let (mut child, _, _) = waiting(&fleet, 1).await;
+    let (mut child, _, _) = waiting(&fleet, 1, &[]).await;
     child.kill().await.unwrap();
     assert_eq!(weights(&fleet, &["a", "b", "c"]), [67, 100, 100], "75 %");
     // As if it had been killed between two files of a step.

@@ -23,11 +23,16 @@ use tokio::time::timeout;
 const AGONES: &str = "gameservers.agones.dev";
 const OKG: &str = "gameservers.game.kruise.io";
 
-/// Runs a command on a cluster.
+/// Runs a command on a cluster, in the namespace of the test.
 async fn on(kube: &Kube, arguments: &[&str]) -> Output {
+    within(kube, &kube.namespace, arguments).await
+}
+
+/// Runs a command on a cluster, in this namespace.
+async fn within(kube: &Kube, namespace: &str, arguments: &[&str]) -> Output {
     let run = Command::new(BINARY)
         .args(arguments)
-        .args(["--kube", "-n", &kube.namespace])
+        .args(["--kube", "-n", namespace])
         .env("KUBECONFIG", kube.kubeconfig())
         .env_remove("TIDEGATE_FLEET")
         .stdin(Stdio::null())
@@ -155,6 +160,26 @@ async fn agones_servers_are_maintained_and_weighed_and_a_dry_run_asks_for_no_wri
         ),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn a_name_that_says_its_namespace_is_looked_for_there() {
+    let kube = Kube::start().await;
+    let server = race("race-x-0", &[]);
+    kube.create(&server).await;
+    let name = format!("{}/race-x-0", kube.namespace);
+    let text = printed(within(&kube, "elsewhere", &["drain", &name]).await);
+    assert!(text.ends_with("1 server: 1 changed\n"), "{text}");
+    assert_eq!(held(&kube, &server, "drain").await.as_deref(), Some("true"));
+    assert_eq!(kube.faults.journal().requests(Verb::List, AGONES), 1, "nobody named the other namespace");
+    // Who says none is in that of -n all the same.
+    let mixed = within(&kube, "elsewhere", &["undrain", &name, "race-x-0"]).await;
+    let text = String::from_utf8(mixed.stderr).unwrap().replace(&kube.namespace, "NS");
+    assert!(
+        text.contains("no server \"race-x-0\" is in namespace \"elsewhere\"; there is NS/race-x-0"),
+        "{text}"
+    );
+    assert_eq!(held(&kube, &server, "drain").await.as_deref(), Some("true"));
 }
 
 #[tokio::test]

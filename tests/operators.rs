@@ -113,6 +113,22 @@ async fn metrics_can_be_parsed_and_say_what_is_there() {
 }
 
 #[tokio::test]
+async fn a_mended_problem_is_told_no_more() {
+    let fleet = Fleet::of(&[server("game", 7000)]);
+    let tidegate = Tidegate::start(&fleet.path()).await;
+    fleet.write("broken.yaml", "a: [\n");
+    let unparsable = async || {
+        let page = tidegate.get("/metrics").await.body;
+        page.lines()
+            .find_map(|line| line.strip_prefix("tidegate_problems{kind=\"unparsable\"} "))
+            .map(str::to_owned)
+    };
+    testkit::eventually("it is told", unparsable, |count| count.as_deref() == Some("1")).await;
+    fleet.delete("broken.yaml");
+    testkit::eventually("it is told no more", unparsable, |count| count.as_deref() == Some("0")).await;
+}
+
+#[tokio::test]
 async fn the_commands_say_what_is_there_to_people_and_to_programs() {
     let game = Game::start("game").await;
     let drained = annotated(&server("shut", game.port), "drain", "true");

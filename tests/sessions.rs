@@ -28,11 +28,17 @@ struct Hall {
 
 impl Hall {
     async fn open() -> Self {
+        Self::reporting("1s").await
+    }
+
+    /// One whose Envoys report as often as this.
+    async fn reporting(interval: &str) -> Self {
         let games = [Game::start("arena-0").await, Game::start("arena-1").await];
         let mut servers = [server("arena-0", games[0].port), server("arena-1", games[1].port)];
         servers[0]["metadata"]["labels"] = json!({ "version": "v1" });
         let fleet = Fleet::of(&servers);
-        let launch = Launch::fleet(&fleet.path()).with(&["--report-interval", "1s", "--metrics-top", "1"]);
+        let launch =
+            Launch::fleet(&fleet.path()).with(&["--report-interval", interval, "--metrics-top", "1"]);
         Self { tidegate: Tidegate::launch(launch).await, fleet, games }
     }
 
@@ -193,9 +199,75 @@ async fn a_wait_ends_when_the_last_player_has_left_and_not_before() {
     let mut waiting = hall.wait(&["--of", "arena", "-o", "json"]);
     assert_eq!(waiting.code().await, Some(0));
     let mut lines = BufReader::new(waiting.process.stdout.take().unwrap()).lines();
-    let line: Value = serde_json::from_str(&lines.next_line().await.unwrap().unwrap()).unwrap();
+    let mut said: Vec<Value> = Vec::new();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        said.push(serde_json::from_str(&line).unwrap());
+    }
+    let [first, .., line] = &said[..] else { panic!("{said:?}") };
+    assert_eq!(first["empty"], false, "a report of before the wait proves nothing");
     assert_eq!((&line["empty"], &line["players"]), (&json!(true), &json!(0)), "{line}");
     assert_eq!(line["servers"].as_object().unwrap().len(), 2, "{line}");
+}
+
+#[tokio::test]
+async fn who_came_behind_the_last_report_is_waited_for() {
+    let hall = Hall::reporting("4s").await;
+    let one = hall.envoy("one", hall.tidegate.xds).await;
+    hall.says(json!(0), 0).await;
+    // No report tells of him before the next one.
+    let player = join(&one).await;
+    hall.fleet.put(&annotated(&server("arena-0", hall.games[0].port), "drain", "true"));
+    let mut waiting = hall.wait(&["arena-0"]);
+    waiting.says("players left: 1 on 1 of 1: default/arena-0 1").await;
+    player.plays().await;
+    assert!(player.leave().await.is_clean());
+    waiting.says("empty").await;
+    assert_eq!(waiting.code().await, Some(0));
+}
+
+#[tokio::test]
+async fn whom_a_wait_is_for_is_said_by_labels_fleet_and_namespace_together() {
+    let hall = Hall::open().await;
+    let mut other = server("lobby-0", hall.games[1].port);
+    other["metadata"]["labels"] = json!({ "version": "v1" });
+    hall.fleet.put(&other);
+    let ours = ["--of", "arena", "-n", "default", "-o", "json", "--timeout", "1s"];
+    eventually("it is known", async || hall.row("lobby-0").await["id"].clone(), |id| !id.is_null()).await;
+    // Nobody reports, so each wait ends with those whom it was for.
+    let meant = async |arguments: &[&str]| -> Vec<String> {
+        let mut waiting = hall.wait(arguments);
+        let mut lines = BufReader::new(waiting.process.stdout.take().unwrap()).lines();
+        let line = lines.next_line().await.unwrap().expect("it says whom it waits for");
+        let line: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(waiting.code().await, Some(1));
+        line["servers"].as_object().unwrap().keys().cloned().collect()
+    };
+    assert_eq!(meant(&ours).await, ["files/default/arena-0", "files/default/arena-1"]);
+    let path = hall.fleet.path();
+    let labelled = [&ours[..], &["-l", "version=v1", "--fleet", path.to_str().unwrap()]].concat();
+    assert_eq!(meant(&labelled).await, ["files/default/arena-0"]);
+    for (arguments, why) in [
+        (&["arena-0", "-n", "eu"][..], "no server is known as eu/arena-0;"),
+        (&["--of", "arena", "-n", "eu"], "no server is known as fleet eu/arena;"),
+        (&["arena-0", "--of", "arena"], "cannot be used with"),
+        (&["arena-0", "-l", "version=v1"], "cannot be used with"),
+        (&["-l", "a", "--of", "a/b/c"], "--of \"a/b/c\" names no fleet"),
+    ] {
+        let mut refused = hall.wait(arguments);
+        refused.says(why).await;
+        assert_ne!(refused.code().await, Some(0), "{arguments:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_fleet_that_is_too_large_to_be_asked_for_is_not_cut_short() {
+    let fleet = Fleet::of(&[]);
+    fleet.put_all("all.ndjson", (0..10_001).map(|number| server(&format!("game-{number}"), 7000)));
+    let tidegate = Tidegate::launch(Launch::fleet(&fleet.path())).await;
+    eventually("ready", async || tidegate.get("/readyz").await.status, |status| *status == 200).await;
+    let mut waiting = wait_at(&[&tidegate], &["--of", "game"]);
+    waiting.says("10001 servers are meant; expected at most 10000").await;
+    assert_eq!(waiting.code().await, Some(1));
 }
 
 #[tokio::test]

@@ -57,6 +57,8 @@ struct Rows {
     unknown: Vec<String>,
     /// The Envoys that report here: those of other replicas are theirs to count.
     reporting: Vec<Arc<str>>,
+    /// How often they report: who came behind the last report is not known before the next.
+    report_interval_seconds: f64,
 }
 
 impl Admin {
@@ -118,16 +120,17 @@ impl Admin {
         Some((found, unknown))
     }
 
-    async fn rows(&self, question: &Question) -> Option<Rows> {
-        let (found, unknown) = self.named(question).await?;
+    fn rows(&self, found: &[Arc<Server>], unknown: Vec<String>) -> Rows {
         let coverage = self.envoys.coverage();
-        let rows = found.iter().take(MAX_SERVERS).map(|server| Row {
+        let rows = found.iter().map(|server| Row {
             id: server.id.to_string(),
             fleet: server.fleet().to_owned(),
             mode: server.desired.mode.word(),
             sessions: self.sessions(server, &translate::cluster_name(&server.id), &coverage),
         });
-        Some(Rows { servers: rows.collect(), unknown, reporting: coverage.reporting })
+        let servers = rows.collect();
+        let report_interval_seconds = self.report_interval.as_secs_f64();
+        Rows { servers, unknown, reporting: coverage.reporting, report_interval_seconds }
     }
 }
 
@@ -189,8 +192,15 @@ pub(super) async fn sessions(State(admin): State<Admin>, Json(question): Json<Qu
     let (mut reports, mut revisions) = (admin.envoys.reports(), admin.store.revisions());
     let mut shutdown = admin.shutdown.clone();
     loop {
-        let Some(rows) = admin.rows(&question).await else { return gone() };
-        let Ok(mut answer) = serde_json::to_value(&rows) else { return gone() };
+        let Some((found, unknown)) = admin.named(&question).await else { return gone() };
+        if found.len() > MAX_SERVERS {
+            let why = format!(
+                "{} servers are meant; expected at most {MAX_SERVERS}: ask for parts of them",
+                found.len()
+            );
+            return problem(StatusCode::BAD_REQUEST, why);
+        }
+        let Ok(mut answer) = serde_json::to_value(admin.rows(&found, unknown)) else { return gone() };
         let tag = format!("{:016x}", xxh3_64(answer.to_string().as_bytes()));
         if question.unlike.as_ref() != Some(&tag) || Instant::now() >= until {
             answer["tag"] = tag.into();

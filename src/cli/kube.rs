@@ -16,11 +16,11 @@ use crate::kinds::{Door, Manager, PublishAt, Readiness, Rules, Upstream};
 pub(super) struct TypedRules {
     /// Hosts of servers whose annotations name none, such as `<name>.games.example.com`
     #[arg(long, value_name = "HOSTS", env = "TIDEGATE_HOST_TEMPLATE")]
-    host_template: Option<String>,
+    pub(super) host_template: Option<String>,
     /// An ingress class that is ours, in a cluster and in files; say it again for more, and "" for objects that name
     /// none [default: tidegate]
     #[arg(long, value_name = "CLASS")]
-    ingress_class: Vec<String>,
+    pub(super) ingress_class: Vec<String>,
 }
 
 /// The flags.
@@ -165,6 +165,16 @@ impl KubeFile {
 pub(super) fn meaning(typed: TypedKube, file: Option<KubeFile>) -> anyhow::Result<Option<Kube>> {
     let is_watched = typed.kube || file.as_ref().is_some_and(KubeFile::is_watched);
     let file = file.unwrap_or_default();
+    let writes = typed.write_back || file.write_back.unwrap_or(false);
+    if let Some(flag) = typed.signals.said().filter(|_| !(is_watched && writes)) {
+        let missing = match (typed.kube, is_watched, writes) {
+            (true, ..) => "--write-back",
+            (_, _, true) => "--kube",
+            (_, true, _) => "--kube --write-back, or writeBack: true to the configuration's part kube",
+            _ => "--kube --write-back",
+        };
+        bail!("{flag} tells a cluster's objects something, and nothing is written to them; add {missing}");
+    }
     let managers = file.sources.unwrap_or_else(|| Manager::ALL.into());
     if managers.is_empty() {
         bail!("kube.sources: names nobody; expected okg, agones or both, or leave it out for both");
@@ -209,7 +219,7 @@ pub(super) fn meaning(typed: TypedKube, file: Option<KubeFile>) -> anyhow::Resul
         managers,
         namespaces,
         selector: typed.selector.or(file.selector).unwrap_or_default(),
-        write_back: (typed.write_back || file.write_back.unwrap_or(false)).then_some(write_back),
+        write_back: writes.then_some(write_back),
     };
     Ok(is_watched.then_some(kube))
 }

@@ -3,7 +3,7 @@
 //! `--fleet` is the directory everywhere, as for `serve`; the servers of a fleet are `--of` it. So no word means two
 //! things, and who types the wrong one is told of no such fleet, and not served with another.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
@@ -43,6 +43,8 @@ pub struct Place {
     pub all_namespaces: bool,
     /// How objects are read.
     pub rules: Rules,
+    /// The flags that say so, as they were typed: for commands that are printed.
+    pub reading: Vec<String>,
 }
 
 /// Where game servers stand.
@@ -98,7 +100,7 @@ pub(super) struct TypedPlace {
     kube: bool,
     /// The namespace of the servers [default: that of the kubeconfig; `default` for files]
     #[arg(short, long, value_name = "NAME", conflicts_with = "all_namespaces")]
-    namespace: Option<String>,
+    pub(super) namespace: Option<String>,
     /// Look in every namespace
     #[arg(short = 'A', long)]
     all_namespaces: bool,
@@ -286,6 +288,7 @@ fn meaning(manner: TypedManner, action: Action) -> anyhow::Result<Operate> {
 
 pub(super) fn place(place: TypedPlace) -> anyhow::Result<Place> {
     let TypedPlace { fleet, kube, namespace, all_namespaces, config, rules } = place;
+    let reading = reading(config.as_deref(), &rules);
     let file = config.as_deref().map(file).transpose()?.unwrap_or_default();
     let rules = kube::rules(rules, file.host_template, file.kube.as_ref());
     if kube && fleet.is_some() {
@@ -302,7 +305,16 @@ pub(super) fn place(place: TypedPlace) -> anyhow::Result<Place> {
         let dir = fleet.or(file.fleet).unwrap_or_else(|| "fleet".into());
         Ground::Files { dir, max_file_bytes: file.max_file_bytes.unwrap_or(MAX_FILE_BYTES) }
     };
-    Ok(Place { ground, namespace, all_namespaces, rules })
+    Ok(Place { ground, namespace, all_namespaces, rules, reading })
+}
+
+/// The flags that say how objects are read.
+fn reading(config: Option<&Path>, rules: &TypedRules) -> Vec<String> {
+    let config = config.map(|file| ("--config", file.display().to_string()));
+    let template = rules.host_template.clone().map(|hosts| ("--host-template", hosts));
+    let classes = rules.ingress_class.iter().map(|class| ("--ingress-class", class.clone()));
+    let flags = config.into_iter().chain(template).chain(classes);
+    flags.flat_map(|(flag, value)| [flag.to_owned(), value]).collect()
 }
 
 fn pause(text: &str) -> Result<Duration, String> {

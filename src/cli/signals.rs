@@ -22,17 +22,30 @@ const MAX_LABEL: usize = 63;
 #[derive(Debug, Default, Args)]
 pub(super) struct TypedSignals {
     /// Write a server's live sessions to its object, as the annotation tidegate.dev/sessions: at most once a minute, and
-    /// only when they changed by a tenth
+    /// only when they changed by a tenth. Needs --write-back
     #[arg(long, env = "TIDEGATE_WRITE_SESSIONS")]
     pub(super) write_sessions: bool,
     /// Tell the fleet manager of a drained server that nobody has played on for so long, such as 60s: by spec.opsState
-    /// `WaitToBeDeleted` of OpenKruiseGame, or the label tidegate.dev/empty of Agones. Needs --peers
+    /// `WaitToBeDeleted` of OpenKruiseGame, or the label tidegate.dev/empty of Agones. Needs --write-back and --peers
     #[arg(long, value_name = "TIME", value_parser = empty_for)]
     empty_for: Option<Duration>,
     /// An admin URL whose name stands for every replica, this one too, as each counts its own Envoys alone: all must
-    /// find a server empty. Say it again for more, or `none` where there is a single replica
+    /// find a server empty. Say it again for more, or `none` where there is a single replica. Needs --write-back
     #[arg(long, value_name = "URL")]
     peers: Vec<String>,
+}
+
+impl TypedSignals {
+    /// The first flag that was said.
+    pub(super) fn said(&self) -> Option<&'static str> {
+        let Self { write_sessions, empty_for, peers } = self;
+        let flags = [
+            (*write_sessions, "--write-sessions"),
+            (empty_for.is_some(), "--empty-for"),
+            (!peers.is_empty(), "--peers"),
+        ];
+        flags.into_iter().find(|(is_said, _)| *is_said).map(|(_, flag)| flag)
+    }
 }
 
 /// What the configuration file says of it.

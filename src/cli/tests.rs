@@ -158,6 +158,51 @@ fn a_cluster_is_watched_when_flags_or_the_file_say_so() {
 }
 
 #[test]
+fn what_would_be_written_is_refused_where_nothing_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tidegate.yaml");
+    let read_with = |text: &str, flags: &str| {
+        std::fs::write(&path, text).unwrap();
+        read(&format!("serve --config {} {flags}", path.display()))
+    };
+    for (text, flags, said, missing) in [
+        ("", "--write-sessions", "--write-sessions ", "add --kube --write-back"),
+        ("", "--kube --empty-for 60s --peers none", "--empty-for ", "add --write-back"),
+        ("", "--kube --peers http://a:1", "--peers ", "add --write-back"),
+        ("kube: {}\n", "--write-sessions", "--write-sessions ", "writeBack: true"),
+        ("kube: {watch: false, writeBack: true}\n", "--write-sessions", "--write-sessions ", "add --kube"),
+    ] {
+        let error = format!("{:#}", read_with(text, flags).unwrap_err());
+        assert!(error.starts_with(said) && error.contains(missing), "{text} {flags}: {error}");
+    }
+    for (text, flags) in [
+        ("", "--kube --write-back --write-sessions --empty-for 60s --peers none"),
+        ("kube: {writeBack: true}\n", "--write-sessions"),
+        ("kube: {watch: false, writeSessions: true, emptyFor: 60s, peers: [none]}\n", ""),
+    ] {
+        assert!(read_with(text, flags).is_ok(), "{text} {flags}");
+    }
+}
+
+#[test]
+fn a_wait_is_for_servers_in_the_namespace_that_is_named() {
+    let wait = |line: &str| match read(line) {
+        Ok(Command::Wait(wait)) => *wait,
+        other => panic!("{line}: {other:?}"),
+    };
+    let named = wait("wait-empty a eu/b files/eu/c -n us");
+    assert_eq!((named.targets.join(" ").as_str(), named.labelled), ("us/a eu/b files/eu/c", None));
+    assert_eq!(wait("wait-empty --of a --of eu/b -n us").fleets, ["us/a", "eu/b"]);
+    assert_eq!(wait("wait-empty a -A").targets, ["a"]);
+    let both = wait("wait-empty --of eu/lobby -l version=v1 -n us");
+    assert!(both.targets.is_empty() && both.fleets.is_empty(), "the look-up names them");
+    let labelled = both.labelled.unwrap();
+    let lobby = crate::plan::Name { namespace: Some("eu".into()), name: "lobby".into() };
+    assert_eq!(labelled.fleets, [lobby]);
+    assert_eq!(labelled.place.namespace.as_deref(), Some("us"));
+}
+
+#[test]
 fn the_file_tells_how_a_cluster_is_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tidegate.yaml");

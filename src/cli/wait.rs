@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use anyhow::anyhow;
 use clap::Args;
 
 use super::Output;
 use super::live::between;
 use super::operate::{self, Place, TypedPlace};
-use crate::plan::Selector;
+use crate::plan::{Name, Selector};
 
 /// Longest wait: a week.
 const MAX_WAIT: Duration = Duration::from_hours(7 * 24);
@@ -15,17 +16,23 @@ const MAX_WAIT: Duration = Duration::from_hours(7 * 24);
 /// Waits until nobody is left on these servers: ends with 0 then, and with 1 when the time is over.
 ///
 /// Counts the WebSockets and requests that Envoys report. A server is empty when every Envoy of its gateways has reported
-/// that it has none; what is not known yet is waited for. A server that goes meanwhile has nobody left.
+/// for two intervals (`serve --report-interval`) that it has none, since a player may have come behind the last report; so
+/// it takes that long at least, 10 seconds by default. What is not known yet is waited for. A server that goes meanwhile
+/// has nobody left.
 #[derive(Debug, Args)]
 pub(super) struct TypedWait {
-    /// NAMESPACE/NAME, or NAME in any namespace
-    #[arg(value_name = "SERVER", required_unless_present_any = ["of", "selector"])]
+    /// NAMESPACE/NAME, or NAME in the namespace of -n, else in any
+    #[arg(
+        value_name = "SERVER",
+        required_unless_present_any = ["of", "selector"],
+        conflicts_with_all = ["of", "selector"]
+    )]
     targets: Vec<String>,
     /// All servers of this fleet, as NAMESPACE/NAME or NAME; say it again for more
     #[arg(long, value_name = "FLEET")]
     of: Vec<String>,
-    /// All servers with these labels, in Kubernetes' grammar: `version=v1`. Labels are read where the servers stand, as it is
-    /// begun; the control plane does not know them
+    /// All servers with these labels, in Kubernetes' grammar: `version=v1`; with --of those of the fleet alone. Labels are
+    /// read where the servers stand, as it is begun; the control plane does not know them
     #[arg(short = 'l', long, value_name = "LABELS")]
     selector: Option<Selector>,
     /// Wait no longer than this, such as 90s or 30m [default: as long as it takes]
@@ -55,8 +62,8 @@ pub struct Wait {
     pub targets: Vec<String>,
     /// The same of fleets.
     pub fleets: Vec<String>,
-    /// Labels of servers, and where those stand.
-    pub labelled: Option<(Selector, Place)>,
+    /// Those with some labels, in place of names.
+    pub labelled: Option<Labelled>,
     /// For how long at most.
     pub timeout: Option<Duration>,
     /// The admin URLs of all replicas.
@@ -65,13 +72,46 @@ pub struct Wait {
     pub output: Output,
 }
 
+/// Servers by their labels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Labelled {
+    /// The labels.
+    pub labels: Selector,
+    /// Their fleets; none: any.
+    pub fleets: Vec<Name>,
+    /// Where they stand.
+    pub place: Place,
+}
+
 pub(super) fn meaning(typed: TypedWait) -> anyhow::Result<Wait> {
     let TypedWait { targets, of, selector, place, timeout, mut admin, output } = typed;
-    let labelled = selector.map(|labels| operate::place(place).map(|place| (labels, place))).transpose()?;
+    let (targets, fleets, labelled) = if let Some(labels) = selector {
+        let fleets = of.iter().map(|name| fleet(name)).collect::<anyhow::Result<_>>()?;
+        (Vec::new(), Vec::new(), Some(Labelled { labels, fleets, place: operate::place(place)? }))
+    } else {
+        let within = |names: Vec<String>| -> Vec<String> {
+            names.into_iter().map(|name| whole(name, place.namespace.as_deref())).collect()
+        };
+        (within(targets), within(of), None)
+    };
     // The same replica twice would count its players twice.
     admin.sort_unstable();
     admin.dedup();
-    Ok(Wait { targets, fleets: of, labelled, timeout, admins: admin, output })
+    Ok(Wait { targets, fleets, labelled, timeout, admins: admin, output })
+}
+
+fn fleet(text: &str) -> anyhow::Result<Name> {
+    Name::parse(text).map_err(|_| {
+        anyhow!("--of {text:?} names no fleet; expected NAME or NAMESPACE/NAME, such as lobby or eu/lobby")
+    })
+}
+
+/// A name with the namespace, if there is one and it does not say its own.
+fn whole(name: String, namespace: Option<&str>) -> String {
+    match namespace {
+        Some(namespace) if !name.contains('/') => format!("{namespace}/{name}"),
+        _ => name,
+    }
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {

@@ -1,7 +1,7 @@
 //! Game servers in a cluster. What changes is one annotation of one object, by a merge patch that names the uid and the
 //! version it was decided on; who was faster than us is read again, and only overruled where he wrote something else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
@@ -37,7 +37,7 @@ pub(super) struct Cluster {
     /// The namespace of the kubeconfig or the pod.
     pub(super) namespace: String,
     /// Where servers are looked for; none: everywhere.
-    scope: Option<String>,
+    scopes: BTreeSet<Option<String>>,
     managers: Vec<Manager>,
     rules: Rules,
     /// What a write to each member has to know.
@@ -59,15 +59,24 @@ struct Write {
 }
 
 impl Cluster {
-    pub(super) async fn open(place: &Place, managers: &[Manager]) -> anyhow::Result<Self> {
+    /// `said` are the namespaces that the targets name; none stands for those who name none.
+    pub(super) async fn open(
+        place: &Place,
+        managers: &[Manager],
+        said: &BTreeSet<Option<String>>,
+    ) -> anyhow::Result<Self> {
         let (client, namespace) = sources::kube::connect().await?;
-        // A name may say its own namespace, so that one alone does not do for names in several.
-        let scope =
-            (!place.all_namespaces).then(|| place.namespace.clone().unwrap_or_else(|| namespace.clone()));
+        // Only those that somebody named: for others there may be no right to list.
+        let own = place.namespace.as_ref().unwrap_or(&namespace);
+        let scopes: BTreeSet<_> = if place.all_namespaces {
+            [None].into()
+        } else {
+            said.iter().map(|space| space.clone().or_else(|| Some(own.clone()))).collect()
+        };
         Ok(Self {
             client,
             namespace,
-            scope,
+            scopes,
             managers: managers.to_vec(),
             rules: place.rules.clone(),
             handles: BTreeMap::new(),
@@ -126,9 +135,18 @@ impl Cluster {
 
     /// All objects of a kind.
     async fn list(&self, kind: Kind) -> anyhow::Result<Vec<Value>> {
+        let mut objects = Vec::new();
+        for scope in &self.scopes {
+            objects.extend(self.list_in(kind, scope.as_deref()).await?);
+        }
+        Ok(objects)
+    }
+
+    /// Those in one namespace; none is every namespace.
+    async fn list_in(&self, kind: Kind, scope: Option<&str>) -> anyhow::Result<Vec<Value>> {
         let api = kind.api_version();
         let root = if api.contains('/') { format!("/apis/{api}") } else { format!("/api/{api}") };
-        let space = self.scope.as_ref().map(|space| format!("/namespaces/{space}")).unwrap_or_default();
+        let space = scope.map(|space| format!("/namespaces/{space}")).unwrap_or_default();
         let collection = kube::core::Request::new(format!("{root}{space}/{}", kind.plural()));
         let mut asked = ListParams::default().limit(PAGE);
         if kind == Kind::Pod {
@@ -141,7 +159,7 @@ impl Cluster {
             let mut list: Value = timeout(LIMIT, self.client.request(request))
                 .await
                 .with_context(|| format!("listing {}: no answer in {LIMIT:?}", kind.plural()))?
-                .map_err(|error| refused("list", kind, self.scope.as_deref(), "", error))?;
+                .map_err(|error| refused("list", kind, scope, "", error))?;
             let next = list["metadata"]["continue"].as_str().filter(|next| !next.is_empty());
             asked.continue_token = next.map(str::to_owned);
             if let Value::Array(items) = list["items"].take() {
