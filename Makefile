@@ -1,6 +1,6 @@
 # Two commands do all the set-up: `make demo` and `make test`. They need Rust (rustup picks the toolchain),
 # Python 3 with venv (for Envoy, unless one of 1.38 or newer is on PATH), and make; `make test` also kubectl, kustomize or Go
-# (to render the manifests).
+# (to render the manifests), and nginx (unpacked from the system's packages on Debian and Ubuntu).
 
 # Incremental builds pay for an editor; here they only fill the disk.
 export CARGO_INCREMENTAL ?= 0
@@ -41,6 +41,7 @@ load: ## measures changes, fan-out and a cluster in a release build, for half an
 	cargo build --quiet --release --workspace
 ifeq ($(strip $(ARGS)),)
 	@envoy/get-envoy >/dev/null
+	@mkdir -p loadtest/results
 	target/release/loadtest delta --json loadtest/results/delta.json --svg loadtest/results
 	target/release/loadtest fanout --json loadtest/results/fanout.json --svg loadtest/results
 	target/release/loadtest kube --bursts 1000,10000 --write-back --json loadtest/results/kube.json

@@ -119,12 +119,12 @@ impl Report {
         self.figures.push(figure);
     }
 
-    /// Prints the table, and writes the file if one was asked for.
+    /// Prints the table, and writes the file if one was asked for, with its folder.
     pub(crate) fn finish(&self, json: Option<&Path>) -> anyhow::Result<()> {
         println!("{}", self.text());
         if let Some(path) = json {
             let text = serde_json::to_string_pretty(self)?;
-            std::fs::write(path, text + "\n").with_context(|| path.display().to_string())?;
+            write(path, &(text + "\n")).with_context(|| path.display().to_string())?;
         }
         Ok(())
     }
@@ -232,6 +232,14 @@ impl Place {
     }
 }
 
+/// Writes a file where there may be no folder for it yet.
+fn write(path: &Path, text: &str) -> std::io::Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    std::fs::write(path, text)
+}
+
 /// Three digits that count.
 fn short(value: f64) -> String {
     let digits = match value.abs() {
@@ -260,6 +268,16 @@ mod tests {
         };
         assert_eq!(judged(2.0, 1.5), Some(true));
         assert_eq!(judged(2.6, 1.5), Some(false));
+    }
+
+    #[test]
+    fn a_report_makes_the_folder_of_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("results/today/delta.json");
+        Report::new(true).finish(Some(&path)).unwrap();
+        assert!(std::fs::read_to_string(path).unwrap().contains("\"smoke\": true"));
+        let here = Path::new("delta.json").parent().unwrap();
+        assert!(std::fs::create_dir_all(here).is_ok(), "a bare name has the folder that is there");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod ask;
 mod crowd;
+mod direct;
 mod directory;
 mod front;
 mod games;
@@ -26,7 +27,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-use self::lanes::Lived;
+use self::lanes::{Entrant, Lived};
 use self::record::{Lane, Run};
 use self::schedule::{Fault, Plan};
 use self::stage::Work;
@@ -57,7 +58,7 @@ pub(crate) struct Options {
     /// How long nothing happens before that
     #[arg(long, default_value = "15s", value_parser = time, value_name = "TIME")]
     quiet: Duration,
-    /// A control plane is killed so often; what else breaks does so in between
+    /// A control plane is killed so often; what else breaks does so in between, and a round of all takes 12 s
     #[arg(long, default_value = "20s", value_parser = time, value_name = "TIME")]
     kill_every: Duration,
     /// What breaks: `all`, `none`, or a comma list
@@ -172,10 +173,41 @@ impl Options {
             pause: Duration::from_secs_f64(1.0 / self.rate),
             lost_after: LOST_AFTER,
             rejoin: self.rejoin,
+            moving: true,
             quiet: self.quiet,
             churn: self.churn,
             steps: schedule::changes(plan),
         }
+    }
+
+    /// What breaks, and when.
+    fn plan(&self, seed: u64) -> Vec<(u64, Fault)> {
+        schedule::faults(seed, &self.faults.0, millis(self.kill_every), millis(self.churn))
+    }
+
+    /// Fails where what breaks can't be over in time: each waits for the one before, and they would add up.
+    fn check_faults(&self, seed: u64) -> anyhow::Result<()> {
+        let breaks = !self.self_test && self.url.is_none() && self.lanes.contains(&Which::Tidegate);
+        let behind = schedule::ends_ms(&self.plan(seed)).saturating_sub(millis(self.churn));
+        if breaks && behind > millis(stage::BROKEN) {
+            let round = schedule::round_ms(&self.faults.0).div_ceil(1000);
+            bail!(
+                "--kill-every {}s: a round of these faults takes up to {round} s, each waits for the one before, \
+                 and the last would end {} s behind the churn: write --kill-every {round}s or more, or fewer --faults",
+                self.kill_every.as_secs(),
+                behind / 1000
+            );
+        }
+        Ok(())
+    }
+
+    /// What is written in the end has a place from the beginning.
+    fn make_folders(&self) -> anyhow::Result<()> {
+        let parents = [&self.json, &self.html].into_iter().flatten().filter_map(|file| file.parent());
+        for folder in parents.chain(self.svg.as_deref()) {
+            std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        }
+        Ok(())
     }
 
     fn settings(&self) -> Vec<(String, String)> {
@@ -205,31 +237,24 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..1_000_000_000));
     eprintln!("seed {seed}: `--seed {seed}` plays the same again");
     limits::descriptors(options.players, options.servers)?;
+    options.check_faults(seed)?;
     let work = options.work(seed);
     if options.self_test {
         return selftest::run(&options, &work).await;
     }
+    options.make_folders()?;
+    let entrants = Entrant::all(&options).await?;
     let mut run = Run { seed, settings: options.settings(), machine: Machine::this(), lanes: Vec::new() };
     let mut judged = Vec::new();
-    let mut add = |name: &str, lived: Lived, is_held: bool| {
-        let (lane, counts) = lane(name, lived, is_held);
+    for entrant in &entrants {
+        let lived = match entrant.live(&options, &work).await {
+            // What the lanes before it saw is not lost with it.
+            Err(error) if !run.lanes.is_empty() => Lived::never(error),
+            lived => lived?,
+        };
+        let (lane, counts) = lane(&entrant.name(), lived, entrant.is_held());
         run.lanes.push(lane);
         judged.push(counts);
-    };
-    if let (Some(url), Some(fleet)) = (&options.url, &options.fleet) {
-        add("tidegate", lanes::running(&options, &work, url, fleet).await?, true);
-    } else {
-        for which in &options.lanes {
-            match which {
-                Which::Tidegate => add("tidegate", lanes::tidegate(&options, &work).await?, true),
-                Which::Nginx => {
-                    for timeout in &options.nginx.worker_shutdown_timeout {
-                        let name = format!("nginx, {} s", timeout.as_secs());
-                        add(&name, lanes::nginx(&options, &work, *timeout).await?, false);
-                    }
-                }
-            }
-        }
     }
     finish(&options, &run, &judged)
 }
@@ -239,12 +264,14 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
 struct Judged {
     /// What should not happen here fails the run.
     is_held: bool,
+    /// It did not come to its end, which fails every run.
+    broke_off: bool,
     findings: Vec<oracle::Finding>,
     counts: oracle::Counts,
 }
 
 fn lane(name: &str, lived: Lived, is_held: bool) -> (Lane, Judged) {
-    let Lived { seen, facts } = lived;
+    let Lived { seen, facts, broke_off } = lived;
     let took = seen.new_servers.iter().filter_map(|new| new.took_ms);
     let lane = Lane {
         name: name.to_owned(),
@@ -256,8 +283,10 @@ fn lane(name: &str, lived: Lived, is_held: bool) -> (Lane, Judged) {
         new_servers: seen.new_servers,
         rtt_quiet_us: seen.quiet,
         rtt_churn_us: seen.churn,
+        direct_quiet_us: seen.direct_quiet,
+        direct_churn_us: seen.direct_churn,
     };
-    (lane, Judged { is_held, findings: seen.findings, counts: seen.counts })
+    (lane, Judged { is_held, broke_off, findings: seen.findings, counts: seen.counts })
 }
 
 fn finish(options: &Options, run: &Run, judged: &[Judged]) -> anyhow::Result<()> {
@@ -272,12 +301,18 @@ fn finish(options: &Options, run: &Run, judged: &[Judged]) -> anyhow::Result<()>
     if let Some(folder) = &options.svg {
         html::pictures(run, folder)?;
     }
-    let held = judged.iter().filter(|judged| judged.is_held);
-    let bad: u64 = held.map(|judged| judged.counts.unexpected + judged.counts.wrong).sum();
+    verdict(run.seed, judged)
+}
+
+fn verdict(seed: u64, judged: &[Judged]) -> anyhow::Result<()> {
+    let bad = |judged: &Judged| {
+        let Judged { is_held, broke_off, counts, .. } = judged;
+        if *is_held { counts.unexpected + counts.wrong } else { u64::from(*broke_off) }
+    };
+    let bad: u64 = judged.iter().map(bad).sum();
     if bad > 0 {
         bail!(
-            "{bad} things happened that should not have: they stand above; `--seed {}` plays the same again",
-            run.seed
+            "{bad} things happened that should not have: they stand above; `--seed {seed}` plays the same again"
         );
     }
     Ok(())
@@ -285,7 +320,56 @@ fn finish(options: &Options, run: &Run, judged: &[Judged]) -> anyhow::Result<()>
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Typed {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn options(words: &str) -> Options {
+        Typed::try_parse_from(["soak"].into_iter().chain(words.split_whitespace())).unwrap().options
+    }
+
+    #[test]
+    fn faults_that_would_add_up_are_refused_before_the_run() {
+        for good in [
+            "",
+            "--churn 1h",
+            "--churn 1h --kill-every 12s",
+            // They are over soon behind it.
+            "--churn 10s --kill-every 4s",
+            "--churn 1h --kill-every 4s --faults kill",
+            "--churn 1h --kill-every 1s --faults none",
+            "--churn 1h --kill-every 4s --lanes nginx",
+        ] {
+            assert!(options(good).check_faults(1).is_ok(), "{good}");
+        }
+        let error = options("--churn 1h --kill-every 4s").check_faults(1).unwrap_err().to_string();
+        assert!(error.contains("--kill-every 12s or more") && error.contains("--faults"), "{error}");
+    }
+
+    #[test]
+    fn a_lane_that_breaks_off_is_told_of_and_fails_the_run_though_it_is_only_compared_with() {
+        let judged = |broke_off| {
+            let mut lived = Lived::never(anyhow::anyhow!("no port"));
+            lived.broke_off = broke_off;
+            lane("nginx, 1 s", lived, false)
+        };
+        let (lane, bad) = judged(true);
+        assert!(lane.facts.contains(&("broke off".to_owned(), "no port".to_owned())), "{lane:?}");
+        assert!(bad.findings[0].detail.contains("no port"), "{bad:?}");
+        assert!(verdict(1, &[bad]).is_err() && verdict(1, &[judged(false).1]).is_ok());
+    }
+
+    #[test]
+    fn nobody_of_a_self_test_moves_on_by_himself() {
+        let work = options("").work(1);
+        assert!(work.moving && !selftest::small(&work).moving);
+    }
 
     #[test]
     fn words_of_the_command_line_are_read_or_refused_with_a_remedy() {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -43,9 +43,11 @@ pub(crate) async fn page(admin: SocketAddr, path: &str) -> std::io::Result<Strin
 /// What the binary prints when it is run to its end.
 pub(crate) async fn printed(binary: &Path, arguments: &[&str]) -> anyhow::Result<String> {
     let run = Command::new(binary).args(arguments).stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = tokio::time::timeout(LIMIT, run).await.context("tidegate did not end")??;
+    let output = tokio::time::timeout(LIMIT, run).await;
+    let named = || format!("{} {}", binary.display(), arguments.join(" "));
+    let output = output.with_context(|| format!("{} did not end", named()))?.with_context(named)?;
     if !output.status.success() {
-        bail!("tidegate {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+        bail!("{}: {}", named(), String::from_utf8_lossy(&output.stderr));
     }
     Ok(String::from_utf8(output.stdout)?)
 }
@@ -126,15 +128,26 @@ impl Tidegate {
         tokio::time::timeout(LIMIT, asking).await.context("it did not read its fleet in time")
     }
 
+    /// How it ended, where it has by itself.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        // Where that can't be asked, whoever ends it hears why.
+        self.child.try_wait().ok().flatten()
+    }
+
     /// Ends it, and waits until it has.
     pub(crate) async fn end(mut self) -> anyhow::Result<()> {
         self.child.kill().await.context("ending the control plane")
     }
 }
 
-/// Whether a line of its log is a warning or worse.
+/// Whether a line of what it prints is a warning or worse.
 pub(crate) fn is_warning(line: &str) -> bool {
-    line.contains(r#""level":"WARN""#) || line.contains(r#""level":"ERROR""#)
+    line.contains(r#""level":"WARN""#) || line.contains(r#""level":"ERROR""#) || is_panic(line)
+}
+
+/// Whether a line says that it panicked, which is not written as its log is.
+pub(crate) fn is_panic(line: &str) -> bool {
+    line.contains("panicked at")
 }
 
 /// A log that nobody reads fills its pipe, and the child stands still at its next line.

@@ -45,7 +45,7 @@ async fn run(words: &[&str], nginx: Option<&str>) -> Output {
 async fn reloads_drop_players_whose_servers_live_and_the_page_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    let (json, html, svg) = (file("run.json"), file("run.html"), file("pictures"));
+    let (json, html, svg) = (file("run.json"), file("pages/run.html"), file("pictures"));
     let output = run(&["1s", "--json", &json, "--html", &html, "--svg", &svg], None).await;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(

@@ -8,8 +8,10 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -150,7 +152,7 @@ async fn kube_counts_what_is_heard_told_and_written() {
 async fn soak_drops_nobody_but_with_his_own_server_through_churn_and_crashes() {
     let words = "soak --servers 12 --players 30 --rate 5 --changes 900 --quiet 1s --churn 10s --kill-every 4s --seed 4";
     let folder = tempfile::tempdir().unwrap();
-    let json = folder.path().join("run.json");
+    let json = folder.path().join("not/there/yet/run.json");
     let (is_well, out) = soak(words, &[OsStr::new("--json"), json.as_os_str()]).await;
     assert!(is_well, "{out}");
     let run: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
@@ -185,6 +187,35 @@ async fn soak_notices_every_player_who_is_cut_and_every_message_that_is_spoiled(
     }
 }
 
+#[tokio::test]
+async fn soak_tells_of_a_lane_that_breaks_off_with_what_was_seen_until_then() {
+    let front = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let words = format!(
+        "soak --servers 1 --players 1 --quiet 1s --churn 1s --seed 1 --url {}",
+        front.local_addr().unwrap()
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let (fleet, json) = (folder.path().join("fleet"), folder.path().join("run.json"));
+    std::fs::create_dir(&fleet).unwrap();
+    let gone = fleet.clone();
+    let attending = tokio::spawn(async move {
+        let (stream, _) = front.accept().await.unwrap();
+        let mut player = tokio_tungstenite::accept_async(stream).await.unwrap();
+        // With a player inside: the first file that changes can't be written.
+        std::fs::remove_dir_all(gone).unwrap();
+        while let Some(Ok(_)) = player.next().await {}
+    });
+    let more = [OsStr::new("--fleet"), fleet.as_os_str(), OsStr::new("--json"), json.as_os_str()];
+    let (is_well, out) = soak(&words, &more).await;
+    attending.await.unwrap();
+    assert!(!is_well && out.contains("tidegate: broke off: "), "{out}");
+    assert!(out.contains("the front itself at ") && out.contains("the lane broke off"), "{out}");
+    let run: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    let lane = &run["lanes"][0];
+    assert!(lane["facts"].to_string().contains("broke off"), "{lane:#}");
+    assert!(!lane["marks"].as_array().unwrap().is_empty(), "{lane:#}");
+}
+
 /// Whether it went well, and what it said.
 async fn soak(words: &str, more: &[&OsStr]) -> (bool, String) {
     let mut command = Command::new(LOADTEST);
@@ -201,7 +232,10 @@ async fn what_it_cannot_do_it_says_before_it_begins() {
         (&["delta", "--smoke", "--parts", "cold", "--envoy", "/nonexistent"][..], "/nonexistent"),
         (&["delta", "--sizes", "3"][..], "--sizes"),
         (&["soak", "--tidegate", "/nonexistent"][..], "--tidegate"),
+        (&["soak", "--envoy", "/nonexistent"][..], "by --envoy"),
+        (&["soak", "--lanes", "tidegate,nginx", "--nginx", "/nonexistent"][..], "--nginx"),
         (&["soak", "--faults", "rain"][..], "takeover"),
+        (&["soak", "--churn", "5m", "--kill-every", "4s"][..], "--kill-every 12s"),
         (&["soak", "--players", "50000", "--servers", "20000"][..], "--players"),
         (&["soak", "--url", "127.0.0.1:1", "--fleet", "/nonexistent"][..], "--fleet"),
     ] {
@@ -216,13 +250,17 @@ async fn what_it_cannot_do_it_says_before_it_begins() {
 async fn an_interrupted_run_leaves_no_process_behind() {
     // The bare server, the control plane, and an Envoy at each of three.
     let delta = "delta --sizes 20 --layouts scoped --parts envoy --changes 10000";
-    interrupted(delta, "Envoy, 20 servers", 5).await;
-    // Two control planes and an Envoy.
-    interrupted("soak --servers 10 --players 10 --seed 1", "seed 1", 3).await;
+    interrupted(delta, "Envoy, 20 servers", 5, "-INT").await;
+    // Two control planes and an Envoy; by its terminal's end, and by a key.
+    for signal in ["-HUP", "-QUIT"] {
+        interrupted("soak --servers 10 --players 10 --seed 1", "seed 1", 3, signal).await;
+    }
 }
 
-async fn interrupted(words: &str, first: &str, count: usize) {
-    let mut run = Command::new(LOADTEST)
+async fn interrupted(words: &str, first: &str, count: usize, signal: &str) {
+    // As in a terminal, though the tests themselves may run under nohup.
+    let mut run = Command::new("env")
+        .args(["--default-signal=HUP,QUIT", LOADTEST])
         .args(words.split(' '))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -234,7 +272,7 @@ async fn interrupted(words: &str, first: &str, count: usize) {
     let mut lines = BufReader::new(run.stderr.take().unwrap()).lines();
     assert!(timeout(LIMIT, lines.next_line()).await.unwrap().unwrap().unwrap().contains(first));
     let children = until(|| Some(children(own)).filter(|children| children.len() >= count)).await;
-    let sent = Command::new("kill").args(["-INT", &own.to_string()]).status().await.unwrap();
+    let sent = Command::new("kill").args([signal, &own.to_string()]).status().await.unwrap();
     assert!(sent.success());
     let ended = timeout(LIMIT, run.wait()).await.expect("it ends").unwrap();
     assert!(!ended.success());

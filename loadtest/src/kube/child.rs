@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child as Process, ChildStdin, ChildStdout, Command};
 
-/// Most orders take milliseconds, a phase of noise as long as it was told to: this is beyond both.
+/// Orders take milliseconds, on a busy machine or of many servers some seconds: this is far beyond.
 const LIMIT: Duration = Duration::from_mins(10);
 
 /// A running child. It ends with its input, and when it is dropped.
@@ -39,19 +39,19 @@ impl Child {
 
     /// Asks, and waits for the answer.
     pub(super) async fn ask<T: DeserializeOwned>(&mut self, question: &impl Serialize) -> anyhow::Result<T> {
-        self.tell(question).await?;
-        self.answer().await
+        self.ask_for(Duration::ZERO, question).await
     }
 
-    /// Asks; [`Self::answer`] must follow.
-    pub(super) async fn tell(&mut self, question: &impl Serialize) -> anyhow::Result<()> {
+    /// The same of what takes so long by itself.
+    pub(super) async fn ask_for<T: DeserializeOwned>(
+        &mut self,
+        long: Duration,
+        question: &impl Serialize,
+    ) -> anyhow::Result<T> {
         let mut line = serde_json::to_vec(question)?;
         line.push(b'\n');
-        self.questions.write_all(&line).await.context("a child of this program ended")
-    }
-
-    pub(super) async fn answer<T: DeserializeOwned>(&mut self) -> anyhow::Result<T> {
-        let line = tokio::time::timeout(LIMIT, self.answers.next_line()).await;
+        self.questions.write_all(&line).await.context("a child of this program ended")?;
+        let line = tokio::time::timeout(LIMIT + long, self.answers.next_line()).await;
         let line = line.context("no answer in time")??.context("a child of this program ended")?;
         let answer: Value = serde_json::from_str(&line)?;
         if let Some(why) = answer["error"].as_str() {

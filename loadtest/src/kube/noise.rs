@@ -59,7 +59,8 @@ pub(super) async fn run(options: &Options, binaries: &Binaries, report: &mut Rep
         let spent = || pids.into_iter().map(cpu).collect::<anyhow::Result<Vec<_>>>();
         let (before, spent_before) = (ground.metrics().await?, spent()?);
         let order = Order::Noise { servers: options.servers, rounds: options.seconds };
-        let noise: Happened = ground.api.child.ask(&order).await?;
+        let long = Duration::from_secs(options.seconds.into());
+        let noise: Happened = ground.api.child.ask_for(long, &order).await?;
         heard += noise.writes;
         let wanted = before.sum(NEWS) + amount(noise.writes);
         ground.until("it has heard all of the noise", |metrics| metrics.sum(NEWS) >= wanted).await?;

@@ -39,6 +39,8 @@ pub(super) struct Doors {
     lost_after: Duration,
     /// Who fell knocks again within this time, each at a moment of his own.
     rejoin: Duration,
+    /// Half of the players move on by themselves.
+    moving: bool,
     knocking: Semaphore,
     oracle: Arc<Oracle>,
 }
@@ -49,10 +51,12 @@ impl Doors {
         targets: Vec<Target>,
         lost_after: Duration,
         rejoin: Duration,
+        moving: bool,
         oracle: Arc<Oracle>,
     ) -> Arc<Self> {
         let targets = Mutex::new(Arc::new(targets));
-        Arc::new(Self { front, targets, lost_after, rejoin, knocking: Semaphore::new(KNOCKING), oracle })
+        let knocking = Semaphore::new(KNOCKING);
+        Arc::new(Self { front, targets, lost_after, rejoin, moving, knocking, oracle })
     }
 
     /// From now on players go there.
@@ -128,7 +132,14 @@ impl Player {
     async fn play(mut self) {
         let (mut outside, mut leaving) = (Instant::now(), self.leaving.clone());
         loop {
-            let Some(target) = self.doors.pick(&mut self.random) else { return };
+            let Some(target) = self.doors.pick(&mut self.random) else {
+                // Where every door is closed nobody locks him out: he waits until one opens.
+                outside = Instant::now();
+                if !self.rest_outside().await {
+                    return;
+                }
+                continue;
+            };
             let sat = tokio::select! {
                 biased;
                 () = over(&mut leaving) => return,
@@ -153,14 +164,18 @@ impl Player {
                         self.doors.oracle.wrong(Wrong::LockedOut, self.number, "", detail);
                         outside = Instant::now();
                     }
-                    // Not all of them at the same moment again.
-                    let pause = AGAIN + Duration::from_millis(self.random.u64(..200));
-                    if !self.rest(pause).await {
+                    if !self.rest_outside().await {
                         return;
                     }
                 }
             }
         }
+    }
+
+    /// Until he asks again: not all of them at the same moment. Whether he does.
+    async fn rest_outside(&mut self) -> bool {
+        let pause = AGAIN + Duration::from_millis(self.random.u64(..200));
+        self.rest(pause).await
     }
 
     /// Lets the time pass; whether he plays on.
@@ -170,6 +185,11 @@ impl Player {
             () = sleep(pause) => true,
             () = over(&mut leaving) => false,
         }
+    }
+
+    /// Whether he never moves on by himself.
+    fn stays(&self) -> bool {
+        !self.doors.moving || self.number.is_multiple_of(2)
     }
 
     /// Until he wants to go: nobody comes to his first server just when the run begins, so that as many move on a
@@ -210,7 +230,7 @@ impl Player {
         let phase = self.pause.mul_f64(self.random.f64());
         let mut beat = interval_at(tokio::time::Instant::now() + phase, self.pause);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let stays = self.number.is_multiple_of(2);
+        let stays = self.stays();
         let until = Instant::now() + self.stays_for();
         let mut talk = Talk::default();
         let (mut leaving, mut is_leaving) = (self.leaving.clone(), false);
@@ -339,6 +359,38 @@ impl Talk {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn doors(front: SocketAddr, moving: bool) -> Arc<Doors> {
+        Doors::new(front, Vec::new(), KNOCK, Duration::ZERO, moving, Arc::new(Oracle::new()))
+    }
+
+    #[test]
+    fn half_of_the_players_move_on_where_players_do() {
+        let movers = |moving| {
+            let doors = doors(SocketAddr::from(([127, 0, 0, 1], 1)), moving);
+            let player = |number| Player {
+                number,
+                doors: doors.clone(),
+                random: Rng::with_seed(0),
+                pause: KNOCK,
+                leaving: watch::channel(false).1,
+                session: 1,
+            };
+            (0..10).map(player).filter(|player| !player.stays()).count()
+        };
+        assert_eq!((movers(true), movers(false)), (5, 0));
+    }
+
+    #[tokio::test]
+    async fn who_finds_every_door_closed_comes_in_when_one_opens() {
+        let front = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let doors = doors(front.local_addr().unwrap(), true);
+        let _crowd = Crowd::gather(&doors, 1, KNOCK, 0);
+        // He looks, and there is no host to ask for.
+        tokio::task::yield_now().await;
+        doors.lead_to(vec![Target { host: "a.soak.localhost".into(), servers: vec!["soak-0".into()] }]);
+        timeout(KNOCK, front.accept()).await.expect("he knocks in time").unwrap();
+    }
 
     #[test]
     fn every_message_is_heard_once_and_in_order_or_it_is_noticed() {

@@ -6,7 +6,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -18,7 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, tim
 
 use super::directory::Directory;
 use super::front::{Cost, Front};
-use super::oracle::Oracle;
+use super::oracle::{Oracle, Wrong};
 use super::proxy::Proxy;
 use super::record::MarkKind;
 use super::schedule::Fault;
@@ -26,7 +26,7 @@ use super::world::File;
 use crate::envoy::{self, Envoy};
 use crate::machine::proportional_kb;
 use crate::metrics::Metrics;
-use crate::tidegate::{Tidegate, is_warning, page};
+use crate::tidegate::{Tidegate, is_panic, is_warning, page};
 
 /// How long all control planes are gone, the stream stands still, or the fleet directory is away.
 const GONE: Duration = Duration::from_secs(2);
@@ -73,7 +73,60 @@ pub(super) struct Planes {
     binary: PathBuf,
     pub(super) directory: Directory,
     replicas: [Replica; 2],
-    warnings: Arc<Mutex<VecDeque<String>>>,
+    heard: Arc<Mutex<Heard>>,
+}
+
+/// What the control planes printed that a person should read.
+#[derive(Default)]
+struct Heard {
+    /// The last of them.
+    warnings: VecDeque<String>,
+    /// Those of them that are panics, until they are told of.
+    panics: Vec<String>,
+}
+
+impl Heard {
+    fn line(&mut self, line: String) {
+        if !is_warning(&line) {
+            return;
+        }
+        if is_panic(&line) {
+            self.panics.push(line.clone());
+        }
+        self.warnings.push_back(line);
+        if self.warnings.len() > KEPT {
+            self.warnings.pop_front();
+        }
+    }
+}
+
+impl Replica {
+    /// Counts what it has sent so far, and tells of what should not be.
+    async fn look(&self, oracle: &Oracle) {
+        for refusal in self.proxy.take_unprovoked() {
+            let detail = format!("Envoy refused a response that nobody had spoiled: {refusal}");
+            oracle.wrong(Wrong::Front, 0, "", detail);
+        }
+        self.notice(oracle).await;
+        let admin = self.tidegate.lock().await.as_ref().map(|tidegate| tidegate.admin);
+        let Some(admin) = admin else { return };
+        // Killed while it was asked: there is nothing to count then.
+        if let Ok(metrics) = Metrics::of(admin).await {
+            self.pushes.is(metrics.count("tidegate_pushes_total"));
+            self.resources.is(metrics.count("tidegate_pushed_resources_total")
+                + metrics.count("tidegate_pushed_removals_total"));
+        }
+    }
+
+    /// Tells of an end that nobody caused; the control plane is gone then, as one that was killed.
+    async fn notice(&self, oracle: &Oracle) {
+        let mut tidegate = self.tidegate.lock().await;
+        if let Some(status) = tidegate.as_mut().and_then(Tidegate::ended) {
+            *tidegate = None;
+            self.proxy.lead_to(None);
+            oracle.wrong(Wrong::Front, 0, "", format!("a control plane ended by itself: {status}"));
+        }
+    }
 }
 
 /// Hosts that Envoy was made to refuse: their servers must be edited to come back.
@@ -94,7 +147,7 @@ impl Planes {
             binary: binary.to_owned(),
             directory,
             replicas: [replica().await?, replica().await?],
-            warnings: Arc::default(),
+            heard: Arc::default(),
         };
         planes.launch(0).await?;
         planes.launch(1).await?;
@@ -103,16 +156,8 @@ impl Planes {
 
     async fn launch(&self, number: usize) -> anyhow::Result<()> {
         let replica = &self.replicas[number];
-        let warnings = self.warnings.clone();
-        let hear = move |line: String| {
-            if is_warning(&line) {
-                let mut kept = warnings.lock().unwrap_or_else(PoisonError::into_inner);
-                kept.push_back(line);
-                if kept.len() > KEPT {
-                    kept.pop_front();
-                }
-            }
-        };
+        let heard = self.heard.clone();
+        let hear = move |line| heard.lock().unwrap_or_else(PoisonError::into_inner).line(line);
         let with_fleet = |command: &mut Command| _ = command.arg("--fleet").arg(&self.directory.home);
         let tidegate = Tidegate::heard(&self.binary, with_fleet, hear).await?;
         replica.proxy.lead_to(Some(tidegate.xds));
@@ -120,8 +165,9 @@ impl Planes {
         Ok(())
     }
 
-    async fn kill(&self, number: usize) -> anyhow::Result<()> {
+    async fn kill(&self, number: usize, oracle: &Oracle) -> anyhow::Result<()> {
         let replica = &self.replicas[number];
+        replica.notice(oracle).await;
         replica.proxy.lead_to(None);
         // Let go of at once: whoever looks at it meanwhile sees nobody.
         let tidegate = replica.tidegate.lock().await.take();
@@ -156,8 +202,8 @@ impl Planes {
         match fault {
             Fault::Kill => {
                 tell("kill -9: both control planes");
-                self.kill(0).await?;
-                self.kill(1).await?;
+                self.kill(0, oracle).await?;
+                self.kill(1, oracle).await?;
                 sleep(GONE).await;
                 self.launch(0).await?;
                 self.launch(1).await?;
@@ -166,7 +212,7 @@ impl Planes {
             Fault::Takeover => {
                 let used = usize::from(!self.replicas[0].proxy.is_used());
                 tell("takeover: kill -9 of the control plane that Envoy has");
-                self.kill(used).await?;
+                self.kill(used, oracle).await?;
                 sleep(GONE).await;
                 self.launch(used).await?;
                 tell("takeover: it is back");
@@ -208,28 +254,29 @@ impl Planes {
         Ok(())
     }
 
-    /// Counts what the control planes send, for ever.
-    pub(super) async fn watch(&self) {
+    /// Counts what the control planes send, and tells of what they should not do, for ever.
+    pub(super) async fn watch(&self, oracle: &Oracle) {
         let mut beat = interval(LOOK);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             beat.tick().await;
-            self.look().await;
+            self.look(oracle).await;
         }
     }
 
-    /// Counts what the control planes have sent so far.
-    pub(super) async fn look(&self) {
-        for replica in &self.replicas {
-            let admin = replica.tidegate.lock().await.as_ref().map(|tidegate| tidegate.admin);
-            let Some(admin) = admin else { continue };
-            // Killed while it was asked: there is nothing to count then.
-            if let Ok(metrics) = Metrics::of(admin).await {
-                replica.pushes.is(metrics.count("tidegate_pushes_total"));
-                replica.resources.is(metrics.count("tidegate_pushed_resources_total")
-                    + metrics.count("tidegate_pushed_removals_total"));
-            }
+    /// Counts what the control planes have sent so far, and tells of what they should not have done.
+    pub(super) async fn look(&self, oracle: &Oracle) {
+        let panics = std::mem::take(&mut self.heard().panics);
+        for line in panics {
+            oracle.wrong(Wrong::Front, 0, "", format!("a control plane panicked: {line}"));
         }
+        for replica in &self.replicas {
+            replica.look(oracle).await;
+        }
+    }
+
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Responses to Envoy so far.
@@ -250,7 +297,7 @@ impl Planes {
 
     /// The last warnings of all of them.
     pub(super) fn warnings(&self) -> Vec<String> {
-        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.heard().warnings.iter().cloned().collect()
     }
 
     fn pids(&self) -> Vec<u32> {
@@ -365,5 +412,73 @@ impl Front for Gate {
             // Envoy was started with one.
             workers: 1,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As a control plane begins to log.
+    const LISTENS: &str = r#"echo '{"message":"listening","xds":"127.0.0.1:1","admin":"127.0.0.1:1"}' >&2"#;
+
+    /// A shell in place of a control plane: of `sh serve …` it runs the file of that name.
+    async fn replica(rest: &str) -> Replica {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("serve"), format!("{LISTENS}\n{rest}\n")).unwrap();
+        let there = |command: &mut Command| _ = command.current_dir(folder.path());
+        let tidegate = Tidegate::heard(Path::new("/bin/sh"), there, |_| {}).await.unwrap();
+        Replica {
+            proxy: Proxy::start(0).await.unwrap(),
+            tidegate: tokio::sync::Mutex::new(Some(tidegate)),
+            pushes: Counter::default(),
+            resources: Counter::default(),
+        }
+    }
+
+    async fn planes(rest: [&str; 2]) -> (Planes, TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let planes = Planes {
+            binary: PathBuf::new(),
+            directory: Directory::new(folder.path()).unwrap(),
+            replicas: [replica(rest[0]).await, replica(rest[1]).await],
+            heard: Arc::default(),
+        };
+        (planes, folder)
+    }
+
+    #[tokio::test]
+    async fn a_control_plane_that_ends_by_itself_is_told_of_and_one_that_is_killed_is_not() {
+        let (planes, _folder) = planes(["exit 3", "exec sleep 600"]).await;
+        let oracle = Oracle::new();
+        let noticed = async {
+            while !oracle.has(Wrong::Front) {
+                planes.look(&oracle).await;
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(READY, noticed).await.expect("its end is seen in time");
+        planes.kill(0, &oracle).await.unwrap();
+        planes.kill(1, &oracle).await.unwrap();
+        planes.look(&oracle).await;
+        let findings = oracle.finish().findings;
+        assert_eq!(findings.len(), 1, "{findings:#?}");
+        assert!(findings[0].detail.contains("by itself: exit status: 3"), "{findings:#?}");
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_kept_with_the_warnings_and_told_of_once() {
+        let (planes, _folder) = planes(["exec sleep 600"; 2]).await;
+        let oracle = Oracle::new();
+        let panic = "thread 'main' panicked at src/engine.rs:1:2:";
+        for line in [r#"{"level":"INFO"}"#, r#"{"level":"WARN"}"#, panic] {
+            planes.heard().line(line.to_owned());
+        }
+        planes.look(&oracle).await;
+        planes.look(&oracle).await;
+        assert_eq!(planes.warnings(), [r#"{"level":"WARN"}"#, panic]);
+        let findings = oracle.finish().findings;
+        assert_eq!(findings.len(), 1, "{findings:#?}");
+        assert!(findings[0].detail.contains(panic), "{findings:#?}");
     }
 }

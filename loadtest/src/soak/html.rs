@@ -142,7 +142,7 @@ pub(crate) fn page(run: &Run) -> String {
     _ = writeln!(
         page,
         "<p class=\"note\">Pictures are in steps of {} s; point at one to read its numbers. \
-         <span class=\"key broken\"></span>something was broken on purpose.</p>",
+         <span class=\"key broken\"></span>a step in which something was broken on purpose.</p>",
         step_ms / 1_000
     );
     for kind in &KINDS {
@@ -167,7 +167,9 @@ fn section(page: &mut String, kind: &Kind, lanes: &[(&Lane, Vec<Bin>)], span_ms:
         let series: Vec<_> = kind.curves.iter().map(|curve| curve.series(bins)).collect();
         let scale = if kind.shared { common } else { scale(kind, &bins.iter().collect::<Vec<_>>()) };
         let tips = bins.iter().map(|bin| (bin.from_ms, bin.to_ms, tip(kind, bin))).collect();
-        let faults = faults(lane);
+        // One a step: an hour has more of them than a picture has room for.
+        let broken = bins.iter().filter(|bin| !bin.faults.is_empty());
+        let faults: Vec<_> = broken.map(|bin| u64::midpoint(bin.from_ms, bin.to_ms)).collect();
         let label = format!("{}, {}", kind.title, lane.name);
         let picture =
             Picture { label, span_ms, scale, value: kind.value, series: &series, faults: &faults, tips };
@@ -221,15 +223,11 @@ fn tip(kind: &Kind, bin: &Bin) -> String {
     if kind.log && bin.unanswered > 0 && bin.p50_ms.is_none() {
         _ = write!(text, "\nnever answered: {}", bin.unanswered);
     }
-    for fault in &bin.faults {
-        _ = write!(text, "\n{fault}");
+    for (fault, count) in &bin.faults {
+        let times = if *count > 1 { format!("{count} × ") } else { String::new() };
+        _ = write!(text, "\n{times}{fault}");
     }
     text
-}
-
-fn faults(lane: &Lane) -> Vec<(u64, String)> {
-    let faults = lane.marks.iter().filter(|mark| mark.kind == MarkKind::Fault);
-    faults.map(|mark| (mark.at_ms, mark.what.clone())).collect()
 }
 
 /// What broke, and who was dropped for no reason of his server's, in words.
@@ -242,11 +240,16 @@ fn lists(page: &mut String, lane: &Lane) {
             "<details><summary>{name}: phases and faults, {}</summary>\n<ol>",
             plain(crate::stats::number(marks.len()))
         );
-        for mark in marks.iter().take(ROWS) {
-            _ = writeln!(page, "<li>{} {}</li>", clock(mark.at_ms), escape(&mark.what));
+        // The phases are few, and the last of them is not left out for what broke before it.
+        let mut faults = 0;
+        for mark in marks {
+            faults += usize::from(mark.kind == MarkKind::Fault);
+            if mark.kind == MarkKind::Phase || faults <= ROWS {
+                _ = writeln!(page, "<li>{} {}</li>", clock(mark.at_ms), escape(&mark.what));
+            }
         }
         *page += "</ol>\n";
-        more(page, marks.len());
+        more(page, faults);
         *page += "</details>\n";
     }
     let drops: Vec<_> = lane.drops.iter().filter(|drop| !drop.expected).collect();

@@ -90,11 +90,7 @@ impl Options {
     }
 
     /// What a lane's record says of it.
-    pub(crate) fn facts(&self, binary: &Path, timeout: Duration) -> Vec<(String, String)> {
-        let version = std::process::Command::new(binary).arg("-v").output();
-        let version = version.map(|output| String::from_utf8_lossy(&output.stderr).into_owned());
-        let version = version.unwrap_or_default();
-        let version = version.trim().rsplit('/').next().unwrap_or_default();
+    pub(crate) fn facts(&self, version: &str, timeout: Duration) -> Vec<(String, String)> {
         let fact = |name: &str, value: String| (name.to_owned(), value);
         vec![
             fact("nginx", version.to_owned()),
@@ -104,6 +100,18 @@ impl Options {
             fact("worker_processes", "2".to_owned()),
         ]
     }
+}
+
+/// What it says that it is: asked before the first lane begins, as one that can't be run is no nginx.
+pub(crate) async fn version(binary: &Path) -> anyhow::Result<String> {
+    let run = Command::new(binary).arg("-v").stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = tokio::time::timeout(LIMIT, run)
+        .await
+        .context("nginx -v did not end")?
+        .with_context(|| format!("{}: name an nginx by --nginx", binary.display()))?;
+    // `nginx version: nginx/1.28.0`
+    let text = String::from_utf8_lossy(&output.stderr);
+    Ok(text.trim().rsplit('/').next().unwrap_or_default().to_owned())
 }
 
 /// A running nginx. Its processes are killed when it is dropped, those too that a reload replaced.

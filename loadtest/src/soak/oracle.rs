@@ -16,8 +16,6 @@ const AROUND_MS: (u64, u64) = (3_000, 1_000);
 /// A new server may still wait for what a fault has left so long after it: Envoy asks for a control plane that was gone
 /// again after up to 5 s. Milliseconds.
 const AFTERMATH_MS: u64 = 6_000;
-/// A fleet directory that is back is read when nobody writes to it for 1 s, or after 10 s. Milliseconds.
-const AWAY_MS: u64 = 12_000;
 /// Of each thing that should not happen, no more are kept than a person reads.
 const KEPT: usize = 200;
 
@@ -77,6 +75,8 @@ struct State {
     is_churning: bool,
     quiet: Samples,
     churn: Samples,
+    direct_quiet: Samples,
+    direct_churn: Samples,
     second: Second,
     samples: Vec<Sample>,
     pushes: u64,
@@ -116,6 +116,9 @@ pub(super) struct Seen {
     pub(super) counts: Counts,
     pub(super) quiet: Option<Summary>,
     pub(super) churn: Option<Summary>,
+    /// The same with no front between.
+    pub(super) direct_quiet: Option<Summary>,
+    pub(super) direct_churn: Option<Summary>,
 }
 
 impl Oracle {
@@ -153,6 +156,12 @@ impl Oracle {
         self.state().quiet = Samples::default();
     }
 
+    #[cfg(test)]
+    pub(super) fn direct(&self, is_churning: bool) -> Option<Summary> {
+        let state = self.state();
+        if is_churning { state.direct_churn.summary() } else { state.direct_quiet.summary() }
+    }
+
     /// A server is about to be stopped: to be called before it is.
     pub(super) fn stops(&self, identity: Arc<str>) {
         let now = self.now_ms();
@@ -179,6 +188,13 @@ impl Oracle {
         state.counts.messages += 1;
         state.second.rtts.push(micros(after));
         let phase = if state.is_churning { &mut state.churn } else { &mut state.quiet };
+        phase.push(micros(after));
+    }
+
+    /// The same of a message that passed no front.
+    pub(super) fn answered_directly(&self, after: Duration) {
+        let mut state = self.state();
+        let phase = if state.is_churning { &mut state.direct_churn } else { &mut state.direct_quiet };
         phase.push(micros(after));
     }
 
@@ -224,13 +240,19 @@ impl Oracle {
         let mut faults: Vec<&str> = Vec::new();
         for mark in state.marks.iter().filter(|mark| mark.kind == MarkKind::Fault && mark.at_ms <= end) {
             let word = mark.what.split(':').next().unwrap_or_default();
-            let lasts = if word == "away" { AWAY_MS } else { AFTERMATH_MS };
-            if mark.at_ms + lasts > at_ms && !faults.contains(&word) {
+            if mark.at_ms + AFTERMATH_MS > at_ms && !faults.contains(&word) {
                 faults.push(word);
             }
         }
+        // The same faults are one phase, whichever broke first.
+        faults.sort_unstable();
         let phase = if faults.is_empty() { "churn".to_owned() } else { faults.join(" + ") };
         state.new_servers.push(NewServer { at_ms, server, phase, took_ms });
+    }
+
+    /// What a front has cost before anybody plays is none of the first second's.
+    pub(super) fn begins(&self, cost: Cost) {
+        self.state().pushes = cost.pushes;
     }
 
     /// Closes a second.
@@ -299,6 +321,8 @@ impl Oracle {
             counts: state.counts,
             quiet: state.quiet.summary(),
             churn: state.churn.summary(),
+            direct_quiet: state.direct_quiet.summary(),
+            direct_churn: state.direct_churn.summary(),
         }
     }
 }
@@ -377,5 +401,27 @@ mod tests {
         assert_eq!((second.rtt_p50_us, second.pushes, second.lost), (None, 2, 1));
         assert_eq!((second.messages, second.unexpected_drops), (1, 1));
         assert!(seen.quiet.is_some() && seen.churn.is_some());
+    }
+
+    #[test]
+    fn what_was_pushed_before_anybody_plays_is_in_no_second() {
+        let oracle = Oracle::new();
+        oracle.begins(Cost { pushes: 1_000, ..Cost::default() });
+        oracle.second(Cost { pushes: 1_002, ..Cost::default() }, 5);
+        assert_eq!(oracle.finish().samples[0].pushes, 2);
+    }
+
+    #[test]
+    fn the_same_faults_are_one_phase_whichever_broke_first() {
+        let oracle = Oracle::new();
+        for faults in [["pause: nothing passes", "nack: bad scopes"], ["nack: over", "pause: over"]] {
+            oracle.state().marks.clear();
+            for what in faults {
+                oracle.mark(MarkKind::Fault, what);
+            }
+            oracle.new_server("soak-1".to_owned(), 0, Some(1.0));
+        }
+        let phases = oracle.finish().new_servers.into_iter().map(|new| new.phase);
+        assert_eq!(phases.collect::<Vec<_>>(), ["nack + pause", "nack + pause"]);
     }
 }

@@ -32,6 +32,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
+/// Nonces of the responses of a stream that were spoiled.
+type Nonces = Arc<Mutex<BTreeSet<String>>>;
+
 /// The largest message that passes.
 const MAX_MESSAGE: usize = 64 << 20;
 
@@ -61,6 +64,8 @@ struct Spoiling {
     /// Counts of all time.
     spoilt: u64,
     refusals: u64,
+    /// What Envoy said to those of them that it was not made to refuse, until it is told of.
+    unprovoked: Vec<String>,
     streams: u32,
 }
 
@@ -120,6 +125,11 @@ impl Proxy {
         self.shared.spoiling().refusals
     }
 
+    /// What Envoy said to responses that it refused though nobody had spoiled them, since it was asked for last.
+    pub(super) fn take_unprovoked(&self) -> Vec<String> {
+        std::mem::take(&mut self.shared.spoiling().unprovoked)
+    }
+
     /// How many responses were made for Envoy to refuse.
     pub(super) fn spoilt(&self) -> u64 {
         self.shared.spoiling().spoilt
@@ -158,7 +168,7 @@ impl Shared {
         self.spoiling.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn pass(&self, mut response: DeltaDiscoveryResponse) -> DeltaDiscoveryResponse {
+    fn pass(&self, mut response: DeltaDiscoveryResponse, spoiled: &Nonces) -> DeltaDiscoveryResponse {
         let mut spoiling = self.spoiling();
         if spoiling.left > 0 && response.type_url == SCOPE && !response.resources.is_empty() {
             let one = spoiling.random.usize(..response.resources.len());
@@ -166,15 +176,28 @@ impl Shared {
             // Only a server's own host can be told to whom it belongs.
             if super::world::server_of(&resource.name).is_some()
                 && let Some(content) = &mut resource.resource
-                && let Some(spoiled) = spoil(&content.value)
+                && let Some(bad) = spoil(&content.value)
             {
-                content.value = spoiled;
+                content.value = bad;
+                spoiled.lock().unwrap_or_else(PoisonError::into_inner).insert(response.nonce.clone());
                 spoiling.left -= 1;
                 spoiling.spoilt += 1;
                 spoiling.spoiled.insert(resource.name.clone());
             }
         }
         response
+    }
+
+    /// Counts a refusal, and keeps what is said to a response that nobody spoiled.
+    fn judge(&self, request: &DeltaDiscoveryRequest, spoiled: &Nonces) {
+        let Some(error) = &request.error_detail else { return };
+        let nonce = &request.response_nonce;
+        let is_provoked = spoiled.lock().unwrap_or_else(PoisonError::into_inner).contains(nonce);
+        let mut spoiling = self.spoiling();
+        spoiling.refusals += 1;
+        if !is_provoked {
+            spoiling.unprovoked.push(format!("{}: {}", request.type_url, error.message));
+        }
     }
 
     async fn passing(&self) {
@@ -186,10 +209,11 @@ impl Shared {
         self,
         mut requests: Streaming<DeltaDiscoveryRequest>,
         out: mpsc::Sender<DeltaDiscoveryRequest>,
+        spoiled: Nonces,
     ) {
         while let Ok(Some(request)) = requests.message().await {
             self.passing().await;
-            self.spoiling().refusals += u64::from(request.error_detail.is_some());
+            self.judge(&request, &spoiled);
             if out.send(request).await.is_err() {
                 return;
             }
@@ -201,6 +225,7 @@ impl Shared {
         self,
         mut responses: Streaming<DeltaDiscoveryResponse>,
         out: mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
+        spoiled: Nonces,
     ) {
         let _counted = Counted::new(self.clone());
         let mut reset = self.reset.subscribe();
@@ -217,7 +242,7 @@ impl Shared {
             };
             self.passing().await;
             let is_over = next.is_err();
-            if out.send(next.map(|response| self.pass(response))).await.is_err() || is_over {
+            if out.send(next.map(|response| self.pass(response, &spoiled))).await.is_err() || is_over {
                 return;
             }
         }
@@ -264,11 +289,63 @@ impl AggregatedDiscoveryService for Shared {
         let mut client =
             AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
         let (asked, requests) = mpsc::channel(4);
-        tokio::spawn(self.clone().ask(request.into_inner(), asked));
+        let spoiled = Nonces::default();
+        tokio::spawn(self.clone().ask(request.into_inner(), asked, spoiled.clone()));
         let requests = ReceiverStream::new(requests);
         let responses = client.delta_aggregated_resources(requests).await?.into_inner();
         let (out, passed) = mpsc::channel(4);
-        tokio::spawn(self.clone().carry(responses, out));
+        tokio::spawn(self.clone().carry(responses, out, spoiled));
         Ok(Response::new(Box::pin(ReceiverStream::new(passed))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use envoy_types::pb::envoy::config::route::v3::{RouteConfiguration, VirtualHost};
+    use envoy_types::pb::envoy::service::discovery::v3::Resource;
+    use envoy_types::pb::google::protobuf::Any;
+    use envoy_types::pb::google::rpc;
+
+    use super::*;
+
+    fn response(nonce: &str) -> DeltaDiscoveryResponse {
+        let routes = RouteConfiguration { virtual_hosts: vec![VirtualHost::default()], ..Default::default() };
+        let scope = ScopedRouteConfiguration { route_configuration: Some(routes), ..Default::default() };
+        let content = Any { type_url: SCOPE.to_owned(), value: scope.encode_to_vec() };
+        let name = "game-1.soak.localhost".to_owned();
+        let resource = Resource { name, resource: Some(content), ..Default::default() };
+        DeltaDiscoveryResponse {
+            type_url: SCOPE.to_owned(),
+            nonce: nonce.to_owned(),
+            resources: vec![resource],
+            ..Default::default()
+        }
+    }
+
+    fn refusal(nonce: &str) -> DeltaDiscoveryRequest {
+        DeltaDiscoveryRequest {
+            type_url: SCOPE.to_owned(),
+            response_nonce: nonce.to_owned(),
+            error_detail: Some(rpc::Status { message: format!("not {nonce}"), ..Default::default() }),
+            ..Default::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_excused_by_its_own_response_alone() {
+        let proxy = Proxy::start(0).await.unwrap();
+        let (shared, spoiled) = (&proxy.shared, Nonces::default());
+        proxy.spoil(1);
+        assert_ne!(shared.pass(response("1"), &spoiled), response("1"));
+        assert_eq!(shared.pass(response("2"), &spoiled), response("2"));
+        shared.judge(&refusal("1"), &spoiled);
+        assert_eq!(proxy.take_unprovoked(), Vec::<String>::new());
+        shared.judge(&refusal("2"), &spoiled);
+        // Another stream counts its nonces for itself.
+        shared.judge(&refusal("1"), &Nonces::default());
+        shared.judge(&DeltaDiscoveryRequest { error_detail: None, ..refusal("2") }, &spoiled);
+        assert_eq!((proxy.refusals(), proxy.spoilt()), (3, 1));
+        assert_eq!(proxy.take_unprovoked(), [format!("{SCOPE}: not 2"), format!("{SCOPE}: not 1")]);
+        assert_eq!(proxy.take_unprovoked(), Vec::<String>::new());
     }
 }

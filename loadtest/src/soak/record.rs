@@ -41,6 +41,10 @@ pub(crate) struct Lane {
     pub(crate) rtt_quiet_us: Option<Summary>,
     /// The same while it went on.
     pub(crate) rtt_churn_us: Option<Summary>,
+    /// The floor: the same of messages that pass no front, in the same seconds.
+    pub(crate) direct_quiet_us: Option<Summary>,
+    /// The same while the churn went on.
+    pub(crate) direct_churn_us: Option<Summary>,
 }
 
 /// A second of a lane.

@@ -197,6 +197,32 @@ pub(crate) enum Fault {
     Nack,
 }
 
+impl Fault {
+    /// Until the next may break, at most: with the start of what was killed. Milliseconds.
+    fn lasts_ms(self) -> u64 {
+        match self {
+            Self::Kill | Self::Takeover => 3_000,
+            Self::Reset => 100,
+            Self::Pause | Self::Away => 2_100,
+            Self::Nack => 4_600,
+        }
+    }
+}
+
+/// How long what breaks from one crash to the next takes at most.
+pub(crate) fn round_ms(kinds: &[Fault]) -> u64 {
+    let kinds: BTreeSet<_> = kinds.iter().copied().collect();
+    // The two crashes take turns.
+    let twice = kinds.contains(&Fault::Kill) && kinds.contains(&Fault::Takeover);
+    let all: u64 = kinds.into_iter().map(Fault::lasts_ms).sum();
+    if twice { all - Fault::Takeover.lasts_ms() } else { all }
+}
+
+/// When the last of these is over, as each waits for the one before.
+pub(crate) fn ends_ms(faults: &[(u64, Fault)]) -> u64 {
+    faults.iter().fold(0, |end, (at, fault)| end.max(*at) + fault.lasts_ms())
+}
+
 /// What breaks, and when from the beginning of the churn. A crash each `every_ms`, in turn of all and of one; the
 /// others in between.
 pub(crate) fn faults(seed: u64, kinds: &[Fault], every_ms: u64, length_ms: u64) -> Vec<(u64, Fault)> {
@@ -238,6 +264,14 @@ mod tests {
     use super::*;
 
     const PLAN: Plan = Plan { seed: 7, servers: 200, per_minute: 1000, length_ms: 120_000 };
+
+    #[test]
+    fn what_breaks_waits_for_what_broke_before() {
+        assert_eq!(ends_ms(&[]), 0);
+        assert_eq!(ends_ms(&[(1_000, Fault::Kill), (2_000, Fault::Pause), (9_000, Fault::Reset)]), 9_100);
+        assert_eq!(ends_ms(&[(1_000, Fault::Kill), (2_000, Fault::Pause)]), 6_100);
+        assert_eq!(round_ms(&[Fault::Takeover, Fault::Kill, Fault::Kill, Fault::Reset]), 3_100);
+    }
 
     #[test]
     fn a_seed_is_a_schedule_and_another_seed_another() {

@@ -1,6 +1,7 @@
 //! One lane: the same players and the same churn before any front.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,12 +12,13 @@ use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 
 use super::ask::Asker;
 use super::crowd::{Crowd, Doors};
+use super::direct::Direct;
 use super::front::{Front, Routes};
 use super::games::Games;
 use super::oracle::{Oracle, Wrong};
 use super::record::MarkKind;
 use super::schedule::{Fault, Step};
-use super::world::{Change, File, World, name, server_of};
+use super::world::{Addresses, Change, File, World, name, server_of};
 use crate::progress::Progress;
 use crate::stats::millis;
 
@@ -29,11 +31,13 @@ const TOUCHES: u32 = 60;
 /// What was sent by an in-place update would be counted by then.
 const SETTLE: Duration = Duration::from_millis(1_500);
 /// Faults wait for each other: in a short run the last may break behind the churn.
-const BROKEN: Duration = Duration::from_mins(1);
+pub(super) const BROKEN: Duration = Duration::from_mins(1);
 /// When nothing changes any more, every host answers as it should within this time.
 const IN_THE_END: Duration = Duration::from_secs(30);
-/// So many of the hosts that were given up are asked for in the end.
-const GIVEN_UP: usize = 100;
+/// So many ask for the hosts that were given up, each on one connection: a connection a host would be thousands.
+const ASKERS: usize = 8;
+/// A host is asked for at least so long: a connection that ended meanwhile is no answer.
+const ASKED: Duration = Duration::from_millis(50);
 /// In a log, a line so often. Seconds.
 const LINE: u64 = 10;
 
@@ -49,6 +53,8 @@ pub(super) struct Work {
     pub(super) lost_after: Duration,
     /// Who fell is back within this time.
     pub(super) rejoin: Duration,
+    /// Half of the players move on by themselves, now and then.
+    pub(super) moving: bool,
     pub(super) quiet: Duration,
     pub(super) churn: Duration,
     pub(super) steps: Vec<Step>,
@@ -121,8 +127,10 @@ impl<'a, F: Front> Stage<'a, F> {
         progress: Progress,
     ) -> Self {
         let Before { games, world } = before;
-        let doors =
-            Doors::new(front.address(), world.targets(), work.lost_after, work.rejoin, oracle.clone());
+        let Work { lost_after, rejoin, moving, .. } = *work;
+        let doors = Doors::new(front.address(), world.targets(), lost_after, rejoin, moving, oracle.clone());
+        // What it took to know the fleet is nothing that changes cost.
+        oracle.begins(front.cost());
         let mut beat = interval(Duration::from_secs(1));
         beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
         Self {
@@ -144,6 +152,7 @@ impl<'a, F: Front> Stage<'a, F> {
     /// From the first player to the last.
     pub(super) async fn play(&mut self, breaking: &Breaking) -> anyhow::Result<()> {
         let crowd = self.gather().await?;
+        let direct = Direct::begin(self.games.rival(), &self.oracle);
         self.be_quiet().await?;
         self.touch().await?;
         self.oracle.phase("churn", true);
@@ -154,6 +163,7 @@ impl<'a, F: Front> Stage<'a, F> {
         if !self.pass(&[], BROKEN, |_| *is_over.borrow()).await? {
             bail!("what broke was not well again in {BROKEN:?}");
         }
+        drop(direct);
         self.tidy().await?;
         crowd.go().await
     }
@@ -335,28 +345,37 @@ impl<'a, F: Front> Stage<'a, F> {
                 }
             });
         }
-        for host in self.given_up.iter().rev().filter(|host| !held.contains(*host)).take(GIVEN_UP) {
-            let (oracle, host) = (self.oracle.clone(), host.clone());
-            asking.spawn(async move {
-                let gone = Asker::new(front).until(&host, IN_THE_END, |said| said.status == 404).await;
-                if let Err(said) = gone {
-                    let detail = format!("in the end nobody has {host}, and it is: {said}");
-                    oracle.wrong(Wrong::Front, 0, "", detail);
-                }
-            });
+        let given_up: Vec<_> = self.given_up.difference(&held).cloned().collect();
+        let share = given_up.len().div_ceil(ASKERS).max(1);
+        let by = Instant::now() + IN_THE_END;
+        for hosts in given_up.chunks(share) {
+            asking.spawn(are_gone(front, hosts.to_vec(), by, self.oracle.clone()));
         }
-        // Seconds go on meanwhile.
-        let end = Instant::now() + IN_THE_END * 2;
+        // Seconds go on meanwhile. Where all are wrong, each takes its time.
+        let limit = IN_THE_END * 2 + ASKED * u32::try_from(share).unwrap_or(u32::MAX);
+        let end = Instant::now() + limit;
         while !(asking.is_empty() && self.waiting.is_empty()) {
             self.pass(&[], Duration::from_millis(100), |_| false).await?;
             while let Some(asked) = asking.try_join_next() {
                 asked.context("a question in the end")?;
             }
             if Instant::now() > end {
-                bail!("the end was not over in {:?}", IN_THE_END * 2);
+                bail!("the end was not over in {limit:?}");
             }
         }
         Ok(())
+    }
+}
+
+/// Asks for one host after the other, each of which should be 404 by then.
+async fn are_gone(front: SocketAddr, hosts: Vec<String>, by: Instant, oracle: Arc<Oracle>) {
+    let mut asker = Asker::new(front);
+    for host in hosts {
+        let left = by.saturating_duration_since(Instant::now()).max(ASKED);
+        if let Err(said) = asker.until(&host, left, |said| said.status == 404).await {
+            let detail = format!("in the end nobody has {host}, and it is: {said}");
+            oracle.wrong(Wrong::Front, 0, "", detail);
+        }
     }
 }
 
@@ -386,4 +405,49 @@ fn told(change: Change) -> String {
 /// Seconds of a run, for a bar.
 pub(super) fn seconds(work: &Work) -> usize {
     usize::try_from((work.quiet + work.churn).as_secs()).unwrap_or_default() + 5
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Knows one host, and tells of each that it was asked for on its only connection.
+    async fn attend(front: TcpListener, known: &str, asked: mpsc::UnboundedSender<String>) {
+        let (stream, _) = front.accept().await.unwrap();
+        let mut lines = BufReader::new(stream).lines();
+        while let Some(line) = lines.next_line().await.unwrap() {
+            let Some(host) = line.strip_prefix("host: ") else { continue };
+            asked.send(host.to_owned()).unwrap();
+            let status = if host == known { "200 OK" } else { "404 Not Found" };
+            // The end of the request's head follows, and is no line of a host.
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+            lines.get_mut().write_all(answer.as_bytes()).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn every_host_that_was_given_up_is_asked_for_on_one_connection() {
+        let front = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = front.local_addr().unwrap();
+        let hosts: Vec<_> = (0..300).map(|n| format!("game-{n}.soak.localhost")).collect();
+        let (told, mut asked) = mpsc::unbounded_channel();
+        let known = hosts[7].clone();
+        let attending = tokio::spawn(async move { attend(front, &known, told).await });
+        let oracle = Arc::new(Oracle::new());
+        let asking = are_gone(address, hosts.clone(), Instant::now(), oracle.clone());
+        tokio::time::timeout(IN_THE_END, asking).await.expect("the end is over in time");
+        // It is dropped with the asker's connection, and ends.
+        attending.await.unwrap();
+        let mut all = BTreeSet::new();
+        while let Some(host) = asked.recv().await {
+            all.insert(host);
+        }
+        assert_eq!(all, hosts.iter().cloned().collect::<BTreeSet<_>>());
+        let findings = oracle.finish().findings;
+        assert_eq!(findings.len(), 1, "{findings:#?}");
+        assert!(findings[0].detail.contains(&hosts[7]), "{findings:#?}");
+    }
 }

@@ -61,8 +61,9 @@ fn rows(lane: &Lane, judged: &Judged) -> Vec<Row> {
         summary.as_ref().map_or_else(|| "–".to_owned(), |summary| millis(value(summary)))
     };
     let (quiet, churn) = (lane.rtt_quiet_us.map(thousandth), lane.rtt_churn_us.map(thousandth));
-    let ratio =
-        quiet.zip(churn).filter(|(quiet, _)| quiet.p99 > 0.0).map(|(quiet, churn)| churn.p99 / quiet.p99);
+    let (bare_quiet, bare_churn) =
+        (lane.direct_quiet_us.map(thousandth), lane.direct_churn_us.map(thousandth));
+    let (ratio, bare_ratio) = (p99_ratio(quiet, churn), p99_ratio(bare_quiet, bare_churn));
     let counts = &judged.counts;
     let most = |of: fn(&super::record::Sample) -> f64| lane.samples.iter().map(of).fold(0.0, f64::max);
     let pushes: u64 = lane.samples.iter().map(|sample| u64::from(sample.pushes)).sum();
@@ -87,6 +88,13 @@ fn rows(lane: &Lane, judged: &Judged) -> Vec<Row> {
                 |ratio| format!("{ratio:.2}{}", if judges() && ratio > RATIO { " NOT MET" } else { "" }),
             ),
         ),
+        ("floor, no front: RTT p99, quiet, ms", "", of(bare_quiet, |s| s.p99)),
+        ("floor, no front: RTT p99, churn, ms", "", of(bare_churn, |s| s.p99)),
+        (
+            "floor, no front: RTT p99, churn / quiet",
+            "",
+            bare_ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}")),
+        ),
         (
             "RTT p99 of the median second, churn / quiet",
             "",
@@ -98,6 +106,11 @@ fn rows(lane: &Lane, judged: &Judged) -> Vec<Row> {
         ("memory at most, MB", "", format!("{:.0}", most(|sample| sample.rss_mb))),
         ("workers at most", "", format!("{:.0}", most(|sample| f64::from(sample.workers)))),
     ]
+}
+
+fn p99_ratio(quiet: Option<Summary>, churn: Option<Summary>) -> Option<f64> {
+    let both = quiet.zip(churn).filter(|(quiet, _)| quiet.p99 > 0.0);
+    both.map(|(quiet, churn)| churn.p99 / quiet.p99)
 }
 
 /// The same by the median of the seconds' p99: where other work shares the machine, a second of it says nothing.

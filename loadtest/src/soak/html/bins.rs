@@ -15,8 +15,6 @@ pub(super) struct Bin {
     pub(super) to_ms: u64,
     pub(super) expected: u64,
     pub(super) unexpected: u64,
-    pub(super) lost: u64,
-    pub(super) messages: u64,
     pub(super) pushes: u64,
     /// Changes of the fleet.
     pub(super) churn: u64,
@@ -33,8 +31,17 @@ pub(super) struct Bin {
     pub(super) new_ms: Vec<f64>,
     /// New servers that never did.
     pub(super) unanswered: u64,
-    /// What broke, in words.
-    pub(super) faults: Vec<String>,
+    /// What broke, in words, and how often.
+    pub(super) faults: Vec<(String, u32)>,
+}
+
+impl Bin {
+    fn breaks(&mut self, what: &str) {
+        match self.faults.iter_mut().find(|(known, _)| known == what) {
+            Some((_, count)) => *count += 1,
+            None => self.faults.push((what.to_owned(), 1)),
+        }
+    }
 }
 
 /// When the longest of these lanes ends; at least a second, so that there is an axis.
@@ -62,8 +69,6 @@ pub(super) fn of(lane: &Lane, step_ms: u64) -> Vec<Bin> {
         let Some(bin) = bins.get_mut(at(sample.at_ms.saturating_sub(1))) else { continue };
         bin.expected += u64::from(sample.expected_drops);
         bin.unexpected += u64::from(sample.unexpected_drops);
-        bin.lost += u64::from(sample.lost);
-        bin.messages += sample.messages;
         bin.pushes += u64::from(sample.pushes);
         let millis = |micros: Option<u64>| micros.map(|micros| amount(micros) / 1e3);
         bin.p50_ms = most(bin.p50_ms, millis(sample.rtt_p50_us));
@@ -77,7 +82,7 @@ pub(super) fn of(lane: &Lane, step_ms: u64) -> Vec<Bin> {
         let Some(bin) = bins.get_mut(at(mark.at_ms)) else { continue };
         match mark.kind {
             MarkKind::Churn => bin.churn += 1,
-            MarkKind::Fault => bin.faults.push(mark.what.clone()),
+            MarkKind::Fault => bin.breaks(&mark.what),
             MarkKind::Phase => {}
         }
     }
@@ -120,7 +125,7 @@ mod tests {
         let new = |took_ms| NewServer { at_ms: 5, server: "s".into(), phase: "p".into(), took_ms };
         let lane = Lane {
             samples: (1..=seconds).map(sample).collect(),
-            marks: vec![mark(MarkKind::Churn), mark(MarkKind::Fault), mark(MarkKind::Phase)],
+            marks: [MarkKind::Churn, MarkKind::Fault, MarkKind::Phase, MarkKind::Fault].map(mark).to_vec(),
             new_servers: vec![new(Some(3.0)), new(None), new(Some(1.0))],
             ..Lane::default()
         };
@@ -132,7 +137,7 @@ mod tests {
         assert_eq!(bins.iter().filter_map(|bin| bin.p99_ms).collect::<Vec<_>>(), [9.0]);
         assert_eq!((&bins[0].new_ms, bins[0].unanswered), (&vec![1.0, 3.0], 1));
         let last = bins.last().unwrap();
-        assert_eq!((last.churn, last.faults.len()), (1, 1));
+        assert_eq!((last.churn, &last.faults), (1, &vec![("x".to_owned(), 2)]));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! One picture over time, as inline SVG whose colours are the page's: bars, lines and dots, and what broke as lines from
-//! top to bottom. What is pointed at says its numbers by `<title>`.
+//! One picture over time, as inline SVG whose colours are the page's: bars, lines and dots, and a line from top to bottom
+//! where something broke. What is pointed at says its numbers by `<title>`.
 
 use std::fmt::Write;
 
@@ -96,8 +96,8 @@ pub(super) struct Picture<'a> {
     /// A value of the upward axis, in words.
     pub(super) value: fn(f64) -> String,
     pub(super) series: &'a [Series],
-    /// When something broke, and what.
-    pub(super) faults: &'a [(u64, String)],
+    /// When something broke.
+    pub(super) faults: &'a [u64],
     /// What is said of a time when it is pointed at.
     pub(super) tips: Vec<(u64, u64, String)>,
 }
@@ -128,7 +128,7 @@ impl Picture<'_> {
                 clock(at)
             );
         }
-        for (at, _) in self.faults {
+        for at in self.faults {
             _ = write!(svg, r#"<path class="fault" d="M{:.1} {TOP}V{BOTTOM}"/>"#, self.across(*at));
         }
         self.bars(&mut svg);

@@ -76,16 +76,18 @@ const ROWS: [Row; 21] = [
     ("round trip under churn, median", false, |lane| of(lane.rtt_churn_us, |all| millis(all.p50 / 1e3))),
     ("… 99th percentile", false, |lane| of(lane.rtt_churn_us, |all| millis(all.p99 / 1e3))),
     ("… slowest", false, |lane| of(lane.rtt_churn_us, |all| millis(all.most / 1e3))),
-    ("99th percentile, churn to quiet", false, |lane| match (lane.rtt_quiet_us, lane.rtt_churn_us) {
-        (Some(quiet), Some(churn)) if quiet.p99 > 0.0 => format!("{} ×", plain(churn.p99 / quiet.p99)),
-        _ => NOTHING.to_owned(),
+    ("99th percentile, churn to quiet", false, |lane| times(lane.rtt_quiet_us, lane.rtt_churn_us)),
+    ("… with no front between, quiet", false, |lane| of(lane.direct_quiet_us, |all| millis(all.p99 / 1e3))),
+    ("… with no front between, churn", false, |lane| of(lane.direct_churn_us, |all| millis(all.p99 / 1e3))),
+    ("… with no front between, churn to quiet", false, |lane| {
+        times(lane.direct_quiet_us, lane.direct_churn_us)
     }),
     ("messages answered", false, |lane| {
         plain(amount(lane.samples.iter().map(|sample| sample.messages).sum()))
     }),
     ("players, most", false, |lane| most(lane, |sample| f64::from(sample.players), plain)),
     ("changes of the fleet", false, |lane| marks(lane, MarkKind::Churn)),
-    ("faults", false, |lane| marks(lane, MarkKind::Fault)),
+    ("faults, and their ends", false, |lane| marks(lane, MarkKind::Fault)),
     ("pushes to Envoy, or reloads", false, |lane| sum(lane, |sample| sample.pushes)),
     ("memory, first and most", false, |lane| match lane.samples.first() {
         Some(first) => {
@@ -109,6 +111,14 @@ fn most(lane: &Lane, of: fn(&Sample) -> f64, text: fn(f64) -> String) -> String 
 
 fn of(summary: Option<Summary>, text: fn(Summary) -> String) -> String {
     summary.map_or_else(|| NOTHING.to_owned(), text)
+}
+
+/// How many times the second 99th percentile is the first.
+fn times(quiet: Option<Summary>, churn: Option<Summary>) -> String {
+    match (quiet, churn) {
+        (Some(quiet), Some(churn)) if quiet.p99 > 0.0 => format!("{} ×", plain(churn.p99 / quiet.p99)),
+        _ => NOTHING.to_owned(),
+    }
 }
 
 fn marks(lane: &Lane, kind: MarkKind) -> String {

@@ -45,6 +45,8 @@ fn run() -> Run {
         new_server_ms: Some(summary(23.4, 23.7, 23.9)),
         rtt_quiet_us: Some(summary(401.0, 907.0, 2_003.0)),
         rtt_churn_us: Some(summary(419.0, 1_117.0, 3_001.0)),
+        direct_quiet_us: Some(summary(101.0, 307.0, 503.0)),
+        direct_churn_us: Some(summary(103.0, 311.0, 509.0)),
     };
     let mut bad = Lane {
         name: "nginx, <10 s>".into(),
@@ -155,6 +157,24 @@ fn a_page_has_every_number_and_every_lane() {
     ] {
         assert!(page.contains(number), "{number} is missing");
     }
+}
+
+#[test]
+fn what_broke_is_a_line_a_step_and_no_phase_is_left_out_for_it() {
+    let mut run = run();
+    let lane = &mut run.lanes[0];
+    // Two steps of them, and a phase behind.
+    lane.marks = (0..300)
+        .map(|n| Mark { at_ms: 3_000 + n * 5, what: "reset".into(), kind: MarkKind::Fault })
+        .chain([Mark { at_ms: 19_000, what: "the very end".into(), kind: MarkKind::Phase }])
+        .collect();
+    run.lanes.truncate(1);
+    let page = page(&run);
+    assert_eq!(page.matches("class=\"fault\"").count(), 2 * KINDS.len());
+    assert_eq!(page.matches("200 × reset").count(), KINDS.len());
+    assert!(page.contains("<li>0:19 the very end</li>") && page.contains("and 100 more"), "{page}");
+    assert_eq!(page.matches("<li>0:0").count(), ROWS);
+    assert!(page.contains("<th>faults, and their ends</th><td>300</td>"), "{page}");
 }
 
 #[test]
