@@ -58,7 +58,7 @@ fn facts(page: &mut String, run: &Run) {
 /// A figure's name, whether it must be 0, and what it is of a lane.
 type Row = (&'static str, bool, fn(&Lane) -> String);
 
-const ROWS: [Row; 21] = [
+const ROWS: [Row; 24] = [
     ("unexpected drops", true, |lane| sum(lane, |sample| sample.unexpected_drops)),
     ("messages lost, repeated, out of order or answered by another", true, |lane| {
         sum(lane, |sample| sample.lost)
