@@ -23,8 +23,6 @@ pub(crate) struct End {
 pub(crate) struct Cost {
     /// Responses sent to Envoy, or reloads, from the start.
     pub(crate) pushes: u64,
-    /// Memory now, proportional (PSS), in MB.
-    pub(crate) memory_mb: f64,
     /// Processes or threads that carry connections now.
     pub(crate) workers: u32,
 }
@@ -43,6 +41,12 @@ pub(crate) trait Front {
         Ok(())
     }
 
-    /// Reads `/proc` and pages of the front: for once a second.
+    /// What is cheap to know: for once a second.
     fn cost(&self) -> Cost;
+
+    /// Memory now, proportional (PSS), in MB; none where it is not ours to look at. The kernel walks all of a process's
+    /// pages for it, which is a core for milliseconds: what is done once a second stands in the players' round trips.
+    fn memory_mb(&self) -> f64 {
+        0.0
+    }
 }

@@ -405,13 +405,13 @@ impl Front for Gate {
     }
 
     fn cost(&self) -> Cost {
+        // Envoy was started with one.
+        Cost { pushes: self.planes.pushes(), workers: 1 }
+    }
+
+    fn memory_mb(&self) -> f64 {
         let memory: u64 = self.planes.pids().into_iter().chain([self.envoy.pid]).map(proportional_kb).sum();
-        Cost {
-            pushes: self.planes.pushes(),
-            memory_mb: crate::stats::amount(memory) / 1024.0,
-            // Envoy was started with one.
-            workers: 1,
-        }
+        crate::stats::amount(memory) / 1024.0
     }
 }
 

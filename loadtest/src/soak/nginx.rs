@@ -229,13 +229,15 @@ impl Front for Nginx {
     }
 
     fn cost(&self) -> Cost {
-        let processes = self.processes();
-        let kilobytes: u64 = processes.iter().map(|pid| machine::proportional_kb(*pid)).sum();
         Cost {
             pushes: self.reloads.load(Ordering::Relaxed),
-            memory_mb: crate::stats::amount(kilobytes) / 1024.0,
-            workers: u32::try_from(processes.len() - 1).unwrap_or(u32::MAX),
+            workers: u32::try_from(self.processes().len() - 1).unwrap_or(u32::MAX),
         }
+    }
+
+    fn memory_mb(&self) -> f64 {
+        let kilobytes: u64 = self.processes().iter().map(|pid| machine::proportional_kb(*pid)).sum();
+        crate::stats::amount(kilobytes) / 1024.0
     }
 }
 

@@ -256,7 +256,7 @@ impl Oracle {
     }
 
     /// Closes a second.
-    pub(super) fn second(&self, cost: Cost, servers: usize) {
+    pub(super) fn second(&self, cost: Cost, memory_mb: f64, servers: usize) {
         let at_ms = self.now_ms();
         let mut state = self.state();
         let second = std::mem::take(&mut state.second);
@@ -273,7 +273,7 @@ impl Oracle {
             lost: second.wrong,
             pushes: u32::try_from(pushes).unwrap_or(u32::MAX),
             servers: u32::try_from(servers).unwrap_or(u32::MAX),
-            rss_mb: cost.memory_mb,
+            rss_mb: memory_mb,
             workers: cost.workers,
         };
         state.samples.push(sample);
@@ -388,10 +388,10 @@ mod tests {
         let oracle = Oracle::new();
         oracle.joined();
         oracle.answered(Duration::from_millis(2));
-        oracle.second(Cost { pushes: 10, memory_mb: 1.0, workers: 1 }, 5);
+        oracle.second(Cost { pushes: 10, workers: 1 }, 1.0, 5);
         oracle.phase("churn", true);
         oracle.wrong(Wrong::Lost, 1, "soak-1/0", "");
-        oracle.second(Cost { pushes: 12, memory_mb: 1.0, workers: 1 }, 6);
+        oracle.second(Cost { pushes: 12, workers: 1 }, 1.0, 6);
         // Behind the last whole second, and counted all the same.
         oracle.answered(Duration::from_millis(2));
         oracle.dropped(1, "soak-1/0", 0, "end of stream");
@@ -407,7 +407,7 @@ mod tests {
     fn what_was_pushed_before_anybody_plays_is_in_no_second() {
         let oracle = Oracle::new();
         oracle.begins(Cost { pushes: 1_000, ..Cost::default() });
-        oracle.second(Cost { pushes: 1_002, ..Cost::default() }, 5);
+        oracle.second(Cost { pushes: 1_002, ..Cost::default() }, 1.0, 5);
         assert_eq!(oracle.finish().samples[0].pushes, 2);
     }
 

@@ -38,6 +38,8 @@ const IN_THE_END: Duration = Duration::from_secs(30);
 const ASKERS: usize = 8;
 /// A host is asked for at least so long: a connection that ended meanwhile is no answer.
 const ASKED: Duration = Duration::from_millis(50);
+/// Memory is looked at so often. Seconds.
+const WEIGHED: u32 = 10;
 /// In a log, a line so often. Seconds.
 const LINE: u64 = 10;
 
@@ -90,6 +92,10 @@ pub(super) struct Stage<'a, F> {
     /// Hosts that the front was made to refuse.
     refused: mpsc::UnboundedReceiver<Vec<String>>,
     beat: Interval,
+    /// Seconds so far.
+    beats: u32,
+    /// When it was looked at last.
+    memory_mb: f64,
     progress: Progress,
 }
 
@@ -145,6 +151,8 @@ impl<'a, F: Front> Stage<'a, F> {
             given_up: BTreeSet::new(),
             refused,
             beat,
+            beats: 0,
+            memory_mb: 0.0,
             progress,
         }
     }
@@ -247,7 +255,11 @@ impl<'a, F: Front> Stage<'a, F> {
     }
 
     fn second(&mut self) {
-        self.oracle.second(self.front.cost(), self.world.listed());
+        if self.beats.is_multiple_of(WEIGHED) {
+            self.memory_mb = self.front.memory_mb();
+        }
+        self.beats += 1;
+        self.oracle.second(self.front.cost(), self.memory_mb, self.world.listed());
         self.progress.step();
         let counts = self.oracle.counts();
         let seconds = self.oracle.now_ms() / 1000;

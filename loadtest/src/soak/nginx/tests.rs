@@ -80,7 +80,7 @@ async fn a_new_server_is_a_reload_and_ends_the_connections_of_others() {
     assert_eq!(player(&nginx, "b.example.com").await.1, 404);
     let before = nginx.cost();
     assert_eq!((before.pushes, before.workers), (0, 2));
-    assert!(before.memory_mb > 1.0, "{before:?}");
+    assert!(nginx.memory_mb() > 1.0);
 
     // What is as it was costs nothing.
     nginx.apply(|| routes.clone());
