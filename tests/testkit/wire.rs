@@ -27,9 +27,7 @@ pub async fn client(xds: SocketAddr) -> AggregatedDiscoveryServiceClient<Channel
     let endpoint =
         Endpoint::from_shared(format!("http://{xds}")).expect("a URI").initial_stream_window_size(1024);
     let channel = endpoint.connect().await.expect("the xDS address answers");
-    AggregatedDiscoveryServiceClient::new(channel)
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_MESSAGE)
+    AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE)
 }
 
 /// A stream to a control plane.
