@@ -404,7 +404,7 @@ impl Session {
         let behind = self.clusters.complete;
         match self.clusters.gather(&gather) {
             Step::Say(items) => {
-                Step::Say(Push { behind, ..self.push(Type::Clusters, world.snapshot.revision(), items) })
+                Step::Say(self.push(Type::Clusters, behind, world.snapshot.revision(), items))
             }
             Step::Again => Step::Again,
             Step::Idle => Step::Idle,
@@ -448,7 +448,7 @@ impl Session {
         };
         let behind = self.scopes.complete;
         match self.scopes.gather(&gather) {
-            Step::Say(items) => Step::Say(Push { behind, ..self.push(Type::Scopes, head, items) }),
+            Step::Say(items) => Step::Say(self.push(Type::Scopes, behind, head, items)),
             Step::Again => Step::Again,
             Step::Idle => Step::Idle,
         }
@@ -480,7 +480,7 @@ impl Session {
             // Alone, so that a refused table is refused by its own name.
             let mut items = Items::default();
             items.removed = others.into_iter().collect();
-            return Step::Say(self.push(Type::Routes, head, items));
+            return Step::Say(self.push(Type::Routes, 0, head, items));
         }
         let (mut items, behind) = (Items::default(), routes.sent);
         if let Some((revision, table)) = world.table.filter(|(revision, _)| sent >= *revision) {
@@ -498,10 +498,10 @@ impl Session {
             return Step::Idle;
         }
         routes.owes = false;
-        Step::Say(Push { behind, ..self.push(Type::Routes, head, items) })
+        Step::Say(self.push(Type::Routes, behind, head, items))
     }
 
-    fn push(&mut self, kind: Type, revision: Revision, mut items: Items) -> Push {
+    fn push(&mut self, kind: Type, behind: Revision, revision: Revision, mut items: Items) -> Push {
         self.nonce += 1;
         let nonce = self.nonce;
         let (stream, suspect) = (self.stream, self.suspect);
@@ -525,7 +525,7 @@ impl Session {
         channel.counts.pushes += 1;
         channel.counts.resources += resources.len() as u64;
         channel.counts.removed += removed.len() as u64;
-        Push { type_url: kind.url().into(), kind: Some(kind), nonce, resources, removed, revision, behind: 0 }
+        Push { type_url: kind.url().into(), kind: Some(kind), nonce, resources, removed, revision, behind }
     }
 }
 

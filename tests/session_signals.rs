@@ -122,17 +122,34 @@ async fn kruise_game_learns_it_by_the_ops_state_which_is_given_back() {
     ground.until_from("arena.example.com", "/", "arena-0").await;
 }
 
+/// Two replicas, one of which writes and asks the other, and two servers behind one game.
+struct Pair {
+    _game: Game,
+    kube: Kube,
+    arena: Value,
+    idle: Value,
+    peer: Tidegate,
+    writer: Tidegate,
+}
+
+impl Pair {
+    async fn start() -> Self {
+        let game = Game::start("game").await;
+        let kube = Kube::start().await;
+        let (arena, idle) = (server("arena", game.port), server("idle", game.port));
+        for object in [&arena, &idle] {
+            kube.create(object).await;
+        }
+        let peer = Tidegate::launch(launch(&kube, &["--report-interval", "1s"])).await;
+        let url = format!("http://{}", peer.admin);
+        let writer = Tidegate::launch(launch(&kube, &[&WRITES[..], &["--peers", &url]].concat())).await;
+        Self { _game: game, kube, arena, idle, peer, writer }
+    }
+}
+
 #[tokio::test]
 async fn a_player_who_came_by_another_replica_keeps_a_server_from_being_called_empty() {
-    let game = Game::start("game").await;
-    let kube = Kube::start().await;
-    let (arena, idle) = (server("arena", game.port), server("idle", game.port));
-    for object in [&arena, &idle] {
-        kube.create(object).await;
-    }
-    let peer = Tidegate::launch(launch(&kube, &["--report-interval", "1s"])).await;
-    let url = format!("http://{}", peer.admin);
-    let writer = Tidegate::launch(launch(&kube, &[&WRITES[..], &["--peers", &url]].concat())).await;
+    let Pair { _game, kube, arena, idle, peer, writer } = Pair::start().await;
     let (mut near, mut far) =
         (envoy(&writer.xds.to_string(), &[]).await, envoy(&peer.xds.to_string(), &[]).await);
     near.ready().await;
@@ -152,15 +169,7 @@ async fn a_player_who_came_by_another_replica_keeps_a_server_from_being_called_e
 
 #[tokio::test]
 async fn a_writer_without_an_envoy_asks_the_replica_that_has_one() {
-    let game = Game::start("game").await;
-    let kube = Kube::start().await;
-    let (arena, idle) = (server("arena", game.port), server("idle", game.port));
-    for object in [&arena, &idle] {
-        kube.create(object).await;
-    }
-    let peer = Tidegate::launch(launch(&kube, &["--report-interval", "1s"])).await;
-    let url = format!("http://{}", peer.admin);
-    let writer = Tidegate::launch(launch(&kube, &[&WRITES[..], &["--peers", &url]].concat())).await;
+    let Pair { _game, kube, arena, idle, peer, writer } = Pair::start().await;
     let mut far = envoy(&peer.xds.to_string(), &[]).await;
     far.ready().await;
     testkit::gate::until(&far, "arena.example.com", "/", |answer| answer.status == 200).await;
