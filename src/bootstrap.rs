@@ -19,6 +19,8 @@ use self::tls::Https;
 const ENVOY: &str = include_str!("bootstrap/envoy.yaml");
 const SCOPES: &str = include_str!("bootstrap/scopes.yaml");
 const LADDER: &str = include_str!("bootstrap/ladder.yaml");
+/// What its three scripts share.
+const LOOK: &str = include_str!("bootstrap/look.lua");
 const PLAYER: &str = include_str!("bootstrap/player.yaml");
 const TABLE: &str = include_str!("bootstrap/table.yaml");
 const HTTPS: &str = include_str!("bootstrap/https.yaml");
@@ -234,8 +236,13 @@ fn is_plain(byte: u8) -> bool {
 /// The bootstrap of an Envoy, as commented YAML. With TLS it needs [`tls::secret`] beside it.
 pub fn bootstrap(options: &Options) -> String {
     let (title, routes, ladder) = match options.routes {
-        Routes::Scopes => ("# Envoy under Tidegate: a static listener, routes by scope.", SCOPES, LADDER),
-        Routes::Table => ("# Envoy under Tidegate: a static listener, routes in one table.", TABLE, ""),
+        Routes::Scopes => {
+            let ladder = fill(LADDER, &[("look", LOOK)]);
+            ("# Envoy under Tidegate: a static listener, routes by scope.", SCOPES, ladder)
+        }
+        Routes::Table => {
+            ("# Envoy under Tidegate: a static listener, routes in one table.", TABLE, String::new())
+        }
     };
     let (clusters, on_demand) = match options.clusters {
         Clusters::All => (ALL_CLUSTERS, ""),
@@ -264,7 +271,7 @@ pub fn bootstrap(options: &Options) -> String {
             ("xds", &xds),
             ("http", &listen_address(options.http)),
             ("routes", routes),
-            ("ladder", ladder),
+            ("ladder", &ladder),
             ("replies", &replies),
             ("player", PLAYER),
             ("keepalive", keepalive),
