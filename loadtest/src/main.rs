@@ -46,7 +46,7 @@ enum Command {
     Delta(delta::Options),
     Fanout(fanout::Options),
     Kube(kube::Options),
-    Soak(soak::Options),
+    Soak(Box<soak::Options>),
     /// A delta xDS server with nothing in it: the floor, as a child of the others.
     #[command(hide = true)]
     Bare,
@@ -113,7 +113,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Delta(options) => delta::run(options).await,
         Command::Fanout(options) => fanout::run(options).await,
         Command::Kube(options) => kube::run(options).await,
-        Command::Soak(options) => soak::run(options).await,
+        Command::Soak(options) => soak::run(*options).await,
         Command::Bare => bare::run().await,
         Command::Api => kube::serve().await,
         Command::Hear(ear) => kube::hear(ear).await,

@@ -30,7 +30,7 @@ use anyhow::{Context, bail};
 use self::lanes::{Entrant, Lived};
 use self::record::{Lane, Run};
 use self::schedule::{Fault, Plan};
-use self::stage::Work;
+use self::stage::{Round, Work};
 use crate::machine::Machine;
 
 /// Players on WebSockets through waves of servers, bad objects and crashes: nobody falls but with his own server.
@@ -55,10 +55,13 @@ pub(crate) struct Options {
     /// How long the fleet changes and things break
     #[arg(long, default_value = "100s", value_parser = time, value_name = "TIME")]
     churn: Duration,
+    /// A longer churn is in rounds of at most this length, each from a quiet phase on: a machine is not the same for an hour
+    #[arg(long, default_value = "10m", value_parser = time, value_name = "TIME")]
+    round: Duration,
     /// How long nothing happens before that
     #[arg(long, default_value = "15s", value_parser = time, value_name = "TIME")]
     quiet: Duration,
-    /// A control plane is killed so often; what else breaks does so in between, and a round of all takes 12 s
+    /// A control plane is killed so often; what else breaks does so in between, and all of it once takes 12 s
     #[arg(long, default_value = "20s", value_parser = time, value_name = "TIME")]
     kill_every: Duration,
     /// What breaks: `all`, `none`, or a comma list
@@ -164,8 +167,10 @@ fn rate(text: &str) -> Result<f64, String> {
 
 impl Options {
     fn work(&self, seed: u64) -> Work {
-        let length_ms = millis(self.churn);
-        let plan = Plan { seed, servers: self.servers, per_minute: self.changes, length_ms };
+        let plan =
+            Plan { seed, servers: self.servers, per_minute: self.changes, length_ms: millis(self.churn) };
+        let (rounds, length) = self.rounds();
+        let steps = schedule::in_rounds(schedule::changes(plan), rounds, millis(length));
         Work {
             seed,
             servers: self.servers,
@@ -175,25 +180,42 @@ impl Options {
             rejoin: self.rejoin,
             moving: true,
             quiet: self.quiet,
-            churn: self.churn,
-            steps: schedule::changes(plan),
+            rounds: steps.into_iter().map(|steps| Round { length, steps }).collect(),
         }
     }
 
-    /// What breaks, and when.
-    fn plan(&self, seed: u64) -> Vec<(u64, Fault)> {
-        schedule::faults(seed, &self.faults.0, millis(self.kill_every), millis(self.churn))
+    /// How many rounds the churn has, and their length.
+    fn rounds(&self) -> (usize, Duration) {
+        // A day of seconds at most.
+        #[expect(clippy::cast_possible_truncation)]
+        let count = self.churn.as_secs().div_ceil(self.round.as_secs()).max(1) as u32;
+        (count as usize, self.churn / count)
+    }
+
+    /// What breaks in each round, and when.
+    fn faults(&self, seed: u64) -> Vec<Vec<(u64, Fault)>> {
+        let (count, length) = self.rounds();
+        let round = |number| {
+            schedule::faults(
+                seed.wrapping_add(number),
+                &self.faults.0,
+                millis(self.kill_every),
+                millis(length),
+            )
+        };
+        (0..count as u64).map(round).collect()
     }
 
     /// Fails where what breaks can't be over in time: each waits for the one before, and they would add up.
     fn check_faults(&self, seed: u64) -> anyhow::Result<()> {
         let breaks = !self.self_test && self.url.is_none() && self.lanes.contains(&Which::Tidegate);
-        let behind = schedule::ends_ms(&self.plan(seed)).saturating_sub(millis(self.churn));
+        let end = self.faults(seed).iter().map(|faults| schedule::ends_ms(faults)).max().unwrap_or_default();
+        let behind = end.saturating_sub(millis(self.rounds().1));
         if breaks && behind > millis(stage::BROKEN) {
-            let round = schedule::round_ms(&self.faults.0).div_ceil(1000);
+            let once = schedule::once_ms(&self.faults.0).div_ceil(1000);
             bail!(
-                "--kill-every {}s: a round of these faults takes up to {round} s, each waits for the one before, \
-                 and the last would end {} s behind the churn: write --kill-every {round}s or more, or fewer --faults",
+                "--kill-every {}s: all of these faults once take up to {once} s, each waits for the one before, \
+                 and the last would end {} s behind its round: write --kill-every {once}s or more, or fewer --faults",
                 self.kill_every.as_secs(),
                 behind / 1000
             );
@@ -221,6 +243,7 @@ impl Options {
             ("--rejoin", format!("{}s", self.rejoin.as_secs())),
             ("--quiet", format!("{}s", self.quiet.as_secs())),
             ("--churn", format!("{}s", self.churn.as_secs())),
+            ("--round", format!("{}s", self.round.as_secs())),
             ("--kill-every", format!("{}s", self.kill_every.as_secs())),
             ("--faults", faults),
         ]
@@ -363,6 +386,22 @@ mod tests {
         assert!(lane.facts.contains(&("broke off".to_owned(), "no port".to_owned())), "{lane:?}");
         assert!(bad.findings[0].detail.contains("no port"), "{bad:?}");
         assert!(verdict(1, &[bad]).is_err() && verdict(1, &[judged(false).1]).is_ok());
+    }
+
+    #[test]
+    fn a_long_churn_is_in_equal_rounds_and_each_has_its_faults() {
+        let rounds = |words| options(words).rounds();
+        assert_eq!(rounds(""), (1, Duration::from_secs(100)));
+        assert_eq!(rounds("--churn 1h"), (6, Duration::from_mins(10)));
+        assert_eq!(rounds("--churn 13m"), (2, Duration::from_secs(390)));
+        assert_eq!(rounds("--churn 5s --round 2s").0, 3);
+        let options = options("--churn 2m --round 1m --kill-every 12s");
+        let (work, faults) = (options.work(1), options.faults(1));
+        assert_eq!((work.rounds.len(), faults.len()), (2, 2));
+        for (round, faults) in work.rounds.iter().zip(&faults) {
+            assert!(round.steps.len() > 900 && faults.len() > 8, "{faults:?}");
+        }
+        assert_ne!(faults[0], faults[1]);
     }
 
     #[test]

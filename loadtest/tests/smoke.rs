@@ -179,6 +179,40 @@ async fn soak_drops_nobody_but_with_his_own_server_through_churn_and_crashes() {
 }
 
 #[tokio::test]
+async fn soak_is_quiet_again_before_each_round_of_a_longer_churn() {
+    let words = "soak --servers 4 --players 10 --rate 5 --changes 600 --quiet 2s --churn 4s --round 2s --faults kill --kill-every 1s --seed 4";
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("run.json");
+    let (is_well, out) = soak(words, &[OsStr::new("--json"), json.as_os_str()]).await;
+    assert!(is_well, "{out}");
+    let run: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    let marks = run["lanes"][0]["marks"].as_array().unwrap();
+    let of = |kind: &'static str| marks.iter().filter(move |mark| mark["kind"] == kind);
+    let (at, what) = (|mark: &Value| mark["at_ms"].as_u64().unwrap(), |mark: &Value| mark["what"].clone());
+    let phases = ["quiet", "in-place", "churn", "a rest", "quiet", "churn", "the end"];
+    assert_eq!(of("phase").count(), phases.len(), "{marks:#?}");
+    for (mark, phase) in of("phase").zip(phases) {
+        assert!(what(mark).as_str().unwrap().starts_with(phase), "{mark} for {phase}");
+    }
+    // A control plane is killed in each round, and nothing at all is done while it is quiet.
+    assert_eq!(
+        of("fault").filter(|mark| what(mark) == "kill -9: both control planes").count(),
+        2,
+        "{marks:#?}"
+    );
+    let quiet: Vec<_> = marks
+        .windows(2)
+        .filter(|pair| what(&pair[0]) == "quiet")
+        .map(|pair| (what(&pair[1]), at(&pair[1]) - at(&pair[0])))
+        .collect();
+    assert!(quiet.len() == 2 && quiet.iter().all(|(_, lasted)| *lasted >= 1_900), "{quiet:?}");
+    for phase in ["quiet", "churn"] {
+        let samples = run["lanes"][0]["samples"].as_array().unwrap();
+        assert!(samples.iter().any(|sample| sample["phase"] == phase), "{phase}: {samples:#?}");
+    }
+}
+
+#[tokio::test]
 async fn soak_notices_every_player_who_is_cut_and_every_message_that_is_spoiled() {
     let (is_well, out) = soak("soak --self-test", &[]).await;
     assert!(is_well && out.ends_with("self-test: caught\n") && !out.contains("NOT CAUGHT"), "{out}");

@@ -58,6 +58,7 @@ async fn play(server: SocketAddr, number: u32, oracle: &Oracle) -> anyhow::Resul
 #[cfg(test)]
 mod tests {
     use super::super::games::Games;
+    use super::super::record::Phase;
     use super::super::world::Addresses;
     use super::*;
 
@@ -66,13 +67,13 @@ mod tests {
         let games = Games::start().await.unwrap();
         let oracle = Arc::new(Oracle::new());
         let _direct = Direct::begin(games.rival(), &oracle);
-        let counted = async |is_churning: bool| {
-            oracle.phase("a phase", is_churning);
-            while oracle.direct(is_churning).is_none() {
+        let counted = async |phase| {
+            oracle.phase("a phase", phase);
+            while oracle.direct(phase).is_none() {
                 tokio::task::yield_now().await;
             }
         };
-        let both = async { (counted(false).await, counted(true).await) };
+        let both = async { (counted(Phase::Quiet).await, counted(Phase::Churn).await) };
         tokio::time::timeout(Duration::from_secs(20), both).await.expect("answers in time");
         let seen = oracle.finish();
         assert!(seen.direct_quiet.is_some() && seen.direct_churn.is_some());

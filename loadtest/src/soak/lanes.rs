@@ -129,12 +129,13 @@ async fn tidegate(options: &Options, programs: &Programs, work: &Work) -> anyhow
     // Envoy has its fleet: what is counted from here on is what changes cost.
     planes.look(&oracle).await;
     let (refused, edits) = mpsc::unbounded_channel();
-    let plan = options.plan(work.seed);
-    let breaking = Breaking::of(&plan);
+    let breaking = Breaking::something();
     let suffering = async {
-        breaking.begins.subscribe().wait_for(|begins| *begins).await?;
-        planes.suffer(&plan, &oracle, &refused).await?;
-        breaking.is_over.send_replace(true);
+        for (number, faults) in (1..).zip(options.faults(work.seed)) {
+            breaking.begun.subscribe().wait_for(|begun| *begun >= number).await?;
+            planes.suffer(&faults, &oracle, &refused).await?;
+            breaking.over.send_replace(number);
+        }
         anyhow::Ok(())
     };
     let progress = Progress::of("soak: tidegate", stage::seconds(work));
@@ -218,7 +219,7 @@ async fn nginx(
     let (_refused, edits) = mpsc::unbounded_channel();
     let progress = Progress::of(&format!("soak: nginx, {} s", timeout.as_secs()), stage::seconds(work));
     let mut stage = Stage::new(work, before, &mut front, oracle.clone(), edits, progress);
-    let played = stage.play(&Breaking::of(&[])).await;
+    let played = stage.play(&Breaking::nothing()).await;
     drop(stage);
     for line in front.complaints() {
         eprintln!("nginx: {line}");
@@ -235,7 +236,7 @@ async fn running(options: &Options, work: &Work, url: &str, fleet: &Path) -> any
     let (_refused, edits) = mpsc::unbounded_channel();
     let progress = Progress::of("soak: what runs already", stage::seconds(work));
     let mut stage = Stage::new(work, before, &mut front, oracle.clone(), edits, progress);
-    let breaking = Breaking::of(&[]);
+    let breaking = Breaking::nothing();
     let played = tokio::select! {
         played = stage.play(&breaking) => played,
         () = looking => Ok(()),

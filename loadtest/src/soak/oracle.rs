@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::front::Cost;
-use super::record::{Drop, Mark, MarkKind, NewServer, Sample};
+use super::record::{Drop, Mark, MarkKind, NewServer, Phase, Sample};
 use crate::stats::{Samples, Summary, micros};
 
 /// A player on a server that was stopped falls within this time; what falls later falls for another reason.
@@ -72,19 +72,37 @@ struct State {
     findings: Vec<Finding>,
     new_servers: Vec<NewServer>,
     players: u32,
-    is_churning: bool,
-    quiet: Samples,
-    churn: Samples,
-    direct_quiet: Samples,
-    direct_churn: Samples,
+    phase: Phase,
+    rtts: ByPhase,
+    /// The same with no front between.
+    direct: ByPhase,
     second: Second,
     samples: Vec<Sample>,
     pushes: u64,
 }
 
+/// Microseconds from a message to its answer.
+#[derive(Default)]
+struct ByPhase {
+    quiet: Samples,
+    churn: Samples,
+}
+
+impl ByPhase {
+    fn push(&mut self, phase: Phase, after: Duration) {
+        match phase {
+            Phase::Between => {}
+            Phase::Quiet => self.quiet.push(micros(after)),
+            Phase::Churn => self.churn.push(micros(after)),
+        }
+    }
+}
+
 /// What happened in a second that is not over.
 #[derive(Default)]
 struct Second {
+    /// A phase began in it.
+    is_mixed: bool,
     rtts: Samples,
     expected: u32,
     unexpected: u32,
@@ -135,9 +153,11 @@ impl Oracle {
         u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    pub(super) fn phase(&self, what: &str, is_churning: bool) {
+    pub(super) fn phase(&self, what: &str, phase: Phase) {
         self.mark(MarkKind::Phase, what);
-        self.state().is_churning = is_churning;
+        let mut state = self.state();
+        state.phase = phase;
+        state.second.is_mixed = true;
     }
 
     pub(super) fn mark(&self, kind: MarkKind, what: impl Into<String>) {
@@ -151,15 +171,10 @@ impl Oracle {
         state.marks.push(Mark { at_ms, what: what.into(), kind });
     }
 
-    /// What was measured so far is not what a quiet front costs.
-    pub(super) fn forget_quiet(&self) {
-        self.state().quiet = Samples::default();
-    }
-
     #[cfg(test)]
-    pub(super) fn direct(&self, is_churning: bool) -> Option<Summary> {
-        let state = self.state();
-        if is_churning { state.direct_churn.summary() } else { state.direct_quiet.summary() }
+    pub(super) fn direct(&self, phase: Phase) -> Option<Summary> {
+        let direct = &self.state().direct;
+        if phase == Phase::Churn { direct.churn.summary() } else { direct.quiet.summary() }
     }
 
     /// A server is about to be stopped: to be called before it is.
@@ -187,15 +202,15 @@ impl Oracle {
         let mut state = self.state();
         state.counts.messages += 1;
         state.second.rtts.push(micros(after));
-        let phase = if state.is_churning { &mut state.churn } else { &mut state.quiet };
-        phase.push(micros(after));
+        let phase = state.phase;
+        state.rtts.push(phase, after);
     }
 
     /// The same of a message that passed no front.
     pub(super) fn answered_directly(&self, after: Duration) {
         let mut state = self.state();
-        let phase = if state.is_churning { &mut state.direct_churn } else { &mut state.direct_quiet };
-        phase.push(micros(after));
+        let phase = state.phase;
+        state.direct.push(phase, after);
     }
 
     /// A connection was closed by the other side; whether it had to be.
@@ -238,9 +253,13 @@ impl Oracle {
         let mut state = self.state();
         // What broke since, or shortly before the file was written, may be why it took its time.
         let mut faults: Vec<&str> = Vec::new();
-        for mark in state.marks.iter().filter(|mark| mark.kind == MarkKind::Fault && mark.at_ms <= end) {
+        // Marks are in order, and after an hour there are 65,000.
+        let recent = state.marks.partition_point(|mark| mark.at_ms + AFTERMATH_MS <= at_ms);
+        for mark in
+            state.marks[recent..].iter().filter(|mark| mark.kind == MarkKind::Fault && mark.at_ms <= end)
+        {
             let word = mark.what.split(':').next().unwrap_or_default();
-            if mark.at_ms + AFTERMATH_MS > at_ms && !faults.contains(&word) {
+            if !faults.contains(&word) {
                 faults.push(word);
             }
         }
@@ -262,8 +281,10 @@ impl Oracle {
         let second = std::mem::take(&mut state.second);
         let summary = second.rtts.summary();
         let pushes = cost.pushes.saturating_sub(std::mem::replace(&mut state.pushes, cost.pushes));
+        let phase = if second.is_mixed { Phase::Between } else { state.phase };
         let sample = Sample {
             at_ms,
+            phase,
             players: state.players,
             rtt_p50_us: summary.map(|summary| whole(summary.p50)),
             rtt_p99_us: summary.map(|summary| whole(summary.p99)),
@@ -319,10 +340,10 @@ impl Oracle {
             findings: state.findings,
             new_servers: state.new_servers,
             counts: state.counts,
-            quiet: state.quiet.summary(),
-            churn: state.churn.summary(),
-            direct_quiet: state.direct_quiet.summary(),
-            direct_churn: state.direct_churn.summary(),
+            quiet: state.rtts.quiet.summary(),
+            churn: state.rtts.churn.summary(),
+            direct_quiet: state.direct.quiet.summary(),
+            direct_churn: state.direct.churn.summary(),
         }
     }
 }
@@ -389,7 +410,6 @@ mod tests {
         oracle.joined();
         oracle.answered(Duration::from_millis(2));
         oracle.second(Cost { pushes: 10, workers: 1 }, 1.0, 5);
-        oracle.phase("churn", true);
         oracle.wrong(Wrong::Lost, 1, "soak-1/0", "");
         oracle.second(Cost { pushes: 12, workers: 1 }, 1.0, 6);
         // Behind the last whole second, and counted all the same.
@@ -400,7 +420,26 @@ mod tests {
         assert_eq!((first.rtt_p50_us, first.pushes, first.lost), (Some(2000), 10, 0));
         assert_eq!((second.rtt_p50_us, second.pushes, second.lost), (None, 2, 1));
         assert_eq!((second.messages, second.unexpected_drops), (1, 1));
-        assert!(seen.quiet.is_some() && seen.churn.is_some());
+    }
+
+    #[test]
+    fn a_message_counts_for_its_phase_and_a_second_for_the_phase_of_all_of_it() {
+        let oracle = Oracle::new();
+        for (phase, millis) in
+            [(Phase::Between, 9), (Phase::Quiet, 1), (Phase::Churn, 3), (Phase::Between, 9)]
+        {
+            oracle.phase("a phase", phase);
+            for _ in 0..2 {
+                oracle.answered(Duration::from_millis(millis));
+                oracle.second(Cost::default(), 1.0, 5);
+            }
+        }
+        let seen = oracle.finish();
+        let most = |summary: Option<Summary>| summary.map(|summary| (summary.count, summary.most));
+        assert_eq!((most(seen.quiet), most(seen.churn)), (Some((2, 1_000.0)), Some((2, 3_000.0))));
+        let phases = seen.samples.chunks(2).map(|pair| [pair[0].phase, pair[1].phase]);
+        let second = [Phase::Between, Phase::Quiet, Phase::Churn, Phase::Between];
+        assert_eq!(phases.collect::<Vec<_>>(), second.map(|phase| [Phase::Between, phase]));
     }
 
     #[test]

@@ -37,9 +37,9 @@ pub(crate) struct Lane {
     pub(crate) new_servers: Vec<NewServer>,
     /// Milliseconds from the write of a new server to its first 200, of those that answered.
     pub(crate) new_server_ms: Option<Summary>,
-    /// Microseconds from a message to its answer, before the churn began.
+    /// Microseconds from a message to its answer, while it was quiet.
     pub(crate) rtt_quiet_us: Option<Summary>,
-    /// The same while it went on.
+    /// The same while the churn went on.
     pub(crate) rtt_churn_us: Option<Summary>,
     /// The floor: the same of messages that pass no front, in the same seconds.
     pub(crate) direct_quiet_us: Option<Summary>,
@@ -47,11 +47,26 @@ pub(crate) struct Lane {
     pub(crate) direct_churn_us: Option<Summary>,
 }
 
+/// What a second, or a message, stands for.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Phase {
+    /// Players come in, or what was done dies away: no figure is made of it.
+    #[default]
+    Between,
+    /// Players play and move on, and nothing is done to the fleet.
+    Quiet,
+    /// The fleet changes.
+    Churn,
+}
+
 /// A second of a lane.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Sample {
     /// The end of the second.
     pub(crate) at_ms: u64,
+    /// What all of it stands for: a second in which a phase began is between two.
+    pub(crate) phase: Phase,
     /// Players connected at that moment.
     pub(crate) players: u32,
     /// Microseconds; nothing where no message was answered.

@@ -59,6 +59,17 @@ pub(crate) fn changes(plan: Plan) -> Vec<Step> {
     }
 }
 
+/// The same in rounds of this length, each from its own beginning; what is left over belongs to the last.
+pub(crate) fn in_rounds(steps: Vec<Step>, count: usize, length_ms: u64) -> Vec<Vec<Step>> {
+    let mut rounds = vec![Vec::new(); count.max(1)];
+    for Step { at_ms, change } in steps {
+        let number = usize::try_from(at_ms / length_ms.max(1)).unwrap_or(usize::MAX).min(rounds.len() - 1);
+        let begin = length_ms * number as u64;
+        rounds[number].push(Step { at_ms: at_ms - begin, change });
+    }
+    rounds
+}
+
 struct Maker {
     plan: Plan,
     random: Rng,
@@ -210,7 +221,7 @@ impl Fault {
 }
 
 /// How long what breaks from one crash to the next takes at most.
-pub(crate) fn round_ms(kinds: &[Fault]) -> u64 {
+pub(crate) fn once_ms(kinds: &[Fault]) -> u64 {
     let kinds: BTreeSet<_> = kinds.iter().copied().collect();
     // The two crashes take turns.
     let twice = kinds.contains(&Fault::Kill) && kinds.contains(&Fault::Takeover);
@@ -234,15 +245,15 @@ pub(crate) fn faults(seed: u64, kinds: &[Fault], every_ms: u64, length_ms: u64) 
         [Fault::Reset, Fault::Pause, Fault::Nack].into_iter().filter(|fault| has(kinds, *fault)).collect();
     let away: Vec<_> = has(kinds, Fault::Away).then_some(Fault::Away).into_iter().collect();
     let mut faults = Vec::new();
-    for round in 1.. {
-        let at = round * every_ms;
+    for turn in 1.. {
+        let at = turn * every_ms;
         // What breaks last must be well again before the end.
         if at + every_ms / 2 > length_ms {
             break;
         }
         if !crashes.is_empty() {
-            let turn = usize::try_from(round - 1).unwrap_or_default() % crashes.len();
-            faults.push((at, crashes[turn]));
+            let crash = usize::try_from(turn - 1).unwrap_or_default() % crashes.len();
+            faults.push((at, crashes[crash]));
         }
         random.shuffle(&mut others);
         let slot = every_ms / 8;
@@ -270,7 +281,7 @@ mod tests {
         assert_eq!(ends_ms(&[]), 0);
         assert_eq!(ends_ms(&[(1_000, Fault::Kill), (2_000, Fault::Pause), (9_000, Fault::Reset)]), 9_100);
         assert_eq!(ends_ms(&[(1_000, Fault::Kill), (2_000, Fault::Pause)]), 6_100);
-        assert_eq!(round_ms(&[Fault::Takeover, Fault::Kill, Fault::Kill, Fault::Reset]), 3_100);
+        assert_eq!(once_ms(&[Fault::Takeover, Fault::Kill, Fault::Kill, Fault::Reset]), 3_100);
     }
 
     #[test]
@@ -280,6 +291,25 @@ mod tests {
         let faults = |seed| faults(seed, &[Fault::Kill, Fault::Reset, Fault::Nack], 20_000, 120_000);
         assert_eq!(faults(1), faults(1));
         assert_ne!(faults(1), faults(2));
+    }
+
+    #[test]
+    fn rounds_are_the_schedule_each_from_its_own_beginning() {
+        let steps = changes(PLAN);
+        for (count, length_ms) in [(1, 120_000), (3, 40_000), (7, 17_142)] {
+            let rounds = in_rounds(steps.clone(), count, length_ms);
+            assert_eq!(rounds.len(), count);
+            let again: Vec<_> = (0..)
+                .zip(&rounds)
+                .flat_map(|(number, round)| {
+                    round.iter().map(move |step| Step { at_ms: step.at_ms + number * length_ms, ..*step })
+                })
+                .collect();
+            assert_eq!(again, steps);
+            let is_short = |round: &Vec<Step>| round.iter().all(|step| step.at_ms < length_ms + count as u64);
+            assert!(rounds.iter().all(is_short), "{count} of {length_ms} ms");
+        }
+        assert_eq!(in_rounds(Vec::new(), 0, 0), [[]; 1]);
     }
 
     #[test]

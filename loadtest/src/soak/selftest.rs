@@ -34,8 +34,7 @@ pub(super) fn small(work: &Work) -> Work {
         lost_after: Duration::from_secs(4),
         moving: false,
         quiet: Duration::from_secs(1),
-        churn: Duration::ZERO,
-        steps: Vec::new(),
+        rounds: Vec::new(),
         ..*work
     }
 }

@@ -16,8 +16,8 @@ use super::direct::Direct;
 use super::front::{Front, Routes};
 use super::games::Games;
 use super::oracle::{Oracle, Wrong};
-use super::record::MarkKind;
-use super::schedule::{Fault, Step};
+use super::record::{MarkKind, Phase};
+use super::schedule::Step;
 use super::world::{Addresses, Change, File, World, name, server_of};
 use crate::progress::Progress;
 use crate::stats::millis;
@@ -30,6 +30,8 @@ const NEW: Duration = Duration::from_secs(30);
 const TOUCHES: u32 = 60;
 /// What was sent by an in-place update would be counted by then.
 const SETTLE: Duration = Duration::from_millis(1_500);
+/// Behind a round its last players come back, and a directory that was away is believed in what it lacks.
+const REST: Duration = Duration::from_secs(15);
 /// Faults wait for each other: in a short run the last may break behind the churn.
 pub(super) const BROKEN: Duration = Duration::from_mins(1);
 /// When nothing changes any more, every host answers as it should within this time.
@@ -57,23 +59,35 @@ pub(super) struct Work {
     pub(super) rejoin: Duration,
     /// Half of the players move on by themselves, now and then.
     pub(super) moving: bool,
+    /// Before each round.
     pub(super) quiet: Duration,
-    pub(super) churn: Duration,
+    pub(super) rounds: Vec<Round>,
+}
+
+/// A part of the churn. Between two it is quiet again: what a machine does to an hour, it does to both.
+#[derive(Clone, Debug)]
+pub(super) struct Round {
+    pub(super) length: Duration,
     pub(super) steps: Vec<Step>,
 }
 
 /// Between the lane and whoever breaks its front.
 #[derive(Debug)]
 pub(super) struct Breaking {
-    /// The churn has begun, and what should break may.
-    pub(super) begins: watch::Sender<bool>,
-    /// Nothing is broken any more.
-    pub(super) is_over: watch::Sender<bool>,
+    /// So many rounds have begun, and what should break in them may.
+    pub(super) begun: watch::Sender<usize>,
+    /// So many are over: what broke in them is well again.
+    pub(super) over: watch::Sender<usize>,
 }
 
 impl Breaking {
-    pub(super) fn of(plan: &[(u64, Fault)]) -> Self {
-        Self { begins: watch::Sender::new(false), is_over: watch::Sender::new(plan.is_empty()) }
+    pub(super) fn something() -> Self {
+        Self { begun: watch::Sender::new(0), over: watch::Sender::new(0) }
+    }
+
+    /// Nothing breaks, in any round.
+    pub(super) fn nothing() -> Self {
+        Self { begun: watch::Sender::new(0), over: watch::Sender::new(usize::MAX) }
     }
 }
 
@@ -161,15 +175,22 @@ impl<'a, F: Front> Stage<'a, F> {
     pub(super) async fn play(&mut self, breaking: &Breaking) -> anyhow::Result<()> {
         let crowd = self.gather().await?;
         let direct = Direct::begin(self.games.rival(), &self.oracle);
-        self.be_quiet().await?;
-        self.touch().await?;
-        self.oracle.phase("churn", true);
-        breaking.begins.send_replace(true);
-        let work = self.work;
-        self.pass(&work.steps, work.churn, |_| false).await?;
-        let is_over = breaking.is_over.subscribe();
-        if !self.pass(&[], BROKEN, |_| *is_over.borrow()).await? {
-            bail!("what broke was not well again in {BROKEN:?}");
+        let (work, over) = (self.work, breaking.over.subscribe());
+        for (number, round) in (1..).zip(&work.rounds) {
+            self.be_quiet().await?;
+            if number == 1 {
+                self.touch().await?;
+            }
+            self.oracle.phase("churn", Phase::Churn);
+            breaking.begun.send_replace(number);
+            self.pass(&round.steps, round.length, |_| false).await?;
+            if !self.pass(&[], BROKEN, |_| *over.borrow() >= number).await? {
+                bail!("what broke was not well again in {BROKEN:?}");
+            }
+            if number < work.rounds.len() {
+                self.oracle.phase("a rest between two rounds", Phase::Between);
+                self.pass(&[], REST.min(round.length), |_| false).await?;
+            }
         }
         drop(direct);
         self.tidy().await?;
@@ -191,16 +212,14 @@ impl<'a, F: Front> Stage<'a, F> {
 
     /// What a message costs while nothing changes.
     pub(super) async fn be_quiet(&mut self) -> anyhow::Result<()> {
-        // The players' own arrival is not what is measured.
-        self.oracle.forget_quiet();
-        self.oracle.phase("quiet", false);
+        self.oracle.phase("quiet", Phase::Quiet);
         self.pass(&[], self.work.quiet, |_| false).await?;
         Ok(())
     }
 
     /// Objects change in ways that are no matter to routing: nothing may be sent.
     async fn touch(&mut self) -> anyhow::Result<()> {
-        self.oracle.phase("in-place updates: nothing may be pushed", true);
+        self.oracle.phase("in-place updates: nothing may be pushed", Phase::Between);
         let before = self.front.cost().pushes;
         let touch = |n: u32| Step { at_ms: u64::from(n) * 25, change: Change::Touch(n % self.work.servers) };
         let steps: Vec<_> = (0..TOUCHES).map(touch).collect();
@@ -334,7 +353,7 @@ impl<'a, F: Front> Stage<'a, F> {
 
     /// Everything is made well, and then every host must answer as it should.
     async fn tidy(&mut self) -> anyhow::Result<()> {
-        self.oracle.phase("the end: nothing changes any more", true);
+        self.oracle.phase("the end: nothing changes any more", Phase::Between);
         for change in self.world.tidy() {
             self.change(change).await?;
         }
@@ -416,7 +435,8 @@ fn told(change: Change) -> String {
 
 /// Seconds of a run, for a bar.
 pub(super) fn seconds(work: &Work) -> usize {
-    usize::try_from((work.quiet + work.churn).as_secs()).unwrap_or_default() + 5
+    let rounds = work.rounds.iter().map(|round| work.quiet + round.length + REST.min(round.length));
+    usize::try_from(rounds.sum::<Duration>().as_secs()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::Judged;
-use super::record::{Lane, MarkKind, Run};
+use super::record::{Lane, Phase, Run};
 use crate::machine::Machine;
 use crate::stats::{Samples, Summary, amount};
 
@@ -115,16 +115,12 @@ fn p99_ratio(quiet: Option<Summary>, churn: Option<Summary>) -> Option<f64> {
 
 /// The same by the median of the seconds' p99: where other work shares the machine, a second of it says nothing.
 fn second_ratio(lane: &Lane) -> Option<f64> {
-    let mut phases = lane.marks.iter().filter(|mark| mark.kind == MarkKind::Phase);
-    let begins = phases.next()?.at_ms;
-    let (ends, churns) = (phases.next()?.at_ms, phases.next()?.at_ms);
-    let median = |within: &dyn Fn(u64) -> bool| {
-        let seconds = lane.samples.iter().filter(|sample| within(sample.at_ms));
+    let median = |phase| {
+        let seconds = lane.samples.iter().filter(|sample| sample.phase == phase);
         let p99s: Samples = seconds.filter_map(|sample| sample.rtt_p99_us).map(amount).collect();
         p99s.summary().map(|summary| summary.p50)
     };
-    let quiet = median(&|at| (begins + 1_000..=ends).contains(&at))?;
-    let churn = median(&|at| at > churns + 1_000)?;
+    let (quiet, churn) = (median(Phase::Quiet)?, median(Phase::Churn)?);
     (quiet > 0.0).then(|| churn / quiet)
 }
 
