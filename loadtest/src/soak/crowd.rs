@@ -229,7 +229,9 @@ impl Player {
         let oracle = self.doors.oracle.clone();
         let phase = self.pause.mul_f64(self.random.f64());
         let mut beat = interval_at(tokio::time::Instant::now() + phase, self.pause);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Who is late is not late for ever: with a pause counted anew, all whom a stall has held up would speak at once from
+        // then on, every time, and be held up by each other.
+        beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let stays = self.stays();
         let until = Instant::now() + self.stays_for();
         let mut talk = Talk::default();

@@ -44,7 +44,8 @@ async fn play(server: SocketAddr, number: u32, oracle: &Oracle) -> anyhow::Resul
     let (mut socket, _) = client_async_with_config("ws://direct/", stream, Some(small())).await?;
     // Each in its own part of the pause.
     let mut beat = interval_at(tokio::time::Instant::now() + PAUSE * number / PLAYERS, PAUSE);
-    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // As the players' own.
+    beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         beat.tick().await;
         let said = Instant::now();
