@@ -49,6 +49,8 @@ pub struct Admin {
     pub registry: Arc<Registry>,
     /// How often Envoys report their live sessions.
     pub report_interval: Duration,
+    /// When this process began, in microseconds since 1970: its revisions are no other's.
+    pub process: u64,
     /// How the fleet directory is, if one is read.
     pub files: Option<watch::Receiver<files::Report>>,
     /// How the cluster is, if one is watched.

@@ -125,6 +125,9 @@ impl App {
             metrics,
             registry: Arc::new(registry),
             report_interval,
+            process: std::time::UNIX_EPOCH
+                .elapsed()
+                .map_or(0, |age| u64::try_from(age.as_micros()).unwrap_or_default()),
             files: files_report,
             kube: kube_report,
             shutdown: end,

@@ -163,6 +163,13 @@ impl Envoys {
         concerned.map(|stream| stream.acked.load(Ordering::Relaxed)).min()
     }
 
+    /// The Envoys that have not acknowledged everything up to this revision.
+    pub fn behind(&self, revision: Revision) -> Vec<Node> {
+        let state = self.state();
+        let behind = state.streams.values().filter(|row| row.acked.load(Ordering::Relaxed) < revision);
+        behind.map(|row| row.node.clone()).collect()
+    }
+
     /// All rows, oldest stream first.
     pub fn list(&self) -> Vec<StreamStatus> {
         self.rows().iter().map(|row| row.status()).collect()

@@ -4,7 +4,8 @@
 //! soon as it is known that the last player has left, and costs next to nothing meanwhile.
 //!
 //! A report tells of the time before it. Whoever came behind the last one is in none yet, and a drain that was said a moment
-//! ago may not have reached an Envoy. So nobody may be seen for two report intervals, by answers that are given behind those.
+//! ago may not have reached an Envoy. So nobody may be seen for two report intervals: in the first one every Envoy has to
+//! take all that is known when it begins, in the second each reports, and answers given behind that must still see nobody.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, Write};
@@ -27,8 +28,8 @@ const HOLD: u64 = 20;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The pause before a replica is asked again that did not answer.
 const RETRY: Duration = Duration::from_secs(1);
-/// Report intervals for which nobody may be seen. An Envoy that has not reported for as long counts no more, and what it
-/// had is not known, so that in this time each one has told of players who came meanwhile.
+/// Report intervals for which nobody may be seen: one to take the changes, one to report. An Envoy that has not reported
+/// for as long as both counts no more, and what it had is not known.
 const QUIET: u32 = 2;
 /// Servers that are named in a line.
 const MAX_NAMED: usize = 5;
@@ -73,9 +74,9 @@ pub async fn wait(config: Wait, interrupted: impl Future<Output = ()>) -> anyhow
                 }
             }
             () = at(known.due()) => {
-                known.ask();
-                for (replica, admin) in config.admins.iter().cloned().enumerate() {
-                    questions.spawn(look(replica, admin, known.ids.clone(), sender.clone()));
+                let behind = known.ask();
+                for (replica, (admin, behind)) in config.admins.iter().cloned().zip(behind).enumerate() {
+                    questions.spawn(look(replica, admin, known.ids.clone(), behind, sender.clone()));
                 }
             }
             () = &mut over => {
@@ -124,7 +125,17 @@ struct News {
     replica: usize,
     /// When it was asked.
     asked: Instant,
+    /// Which changes it was asked about: have all Envoys taken them?
+    behind: Option<Moment>,
     heard: Option<Heard>,
+}
+
+/// The newest change that a replica knew of at some time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+struct Moment {
+    /// A replica that starts anew counts anew.
+    process: u64,
+    revision: u64,
 }
 
 /// A replica's answer.
@@ -134,6 +145,8 @@ struct Heard {
     tag: Value,
     /// For how long nobody may be seen.
     hold: Duration,
+    /// What it knew then.
+    moment: Moment,
 }
 
 impl Heard {
@@ -143,7 +156,8 @@ impl Heard {
         // Whose process has ended has nobody inside, and lets nobody in.
         let are_stopped = answer["servers"].as_array()?.iter().all(|row| row["mode"] == "stopped");
         let hold = if are_stopped { Duration::ZERO } else { QUIET * interval };
-        Some(Self { answer: Answer::deserialize(answer).ok()?, tag, hold })
+        let moment = Moment::deserialize(&answer).ok()?;
+        Some(Self { answer: Answer::deserialize(answer).ok()?, tag, hold, moment })
     }
 }
 
@@ -153,22 +167,36 @@ struct Known {
     answers: Vec<Option<Answer>>,
     /// For how long nobody may be seen, by each.
     holds: Vec<Duration>,
+    /// What each knew when it answered last.
+    moments: Vec<Option<Moment>>,
     quiet: Option<Quiet>,
 }
 
 /// A time in which nobody is seen.
 struct Quiet {
-    /// It is long enough then.
-    until: Instant,
-    /// By then everybody is asked once more.
-    is_asked: bool,
-    /// Those who said behind it that nobody is left.
+    /// What each replica knew when it began.
+    behind: Vec<Option<Moment>>,
+    /// Everybody is asked then whether all Envoys have taken that, ...
+    middle: Instant,
+    /// ... and then, where they have, whether anybody is there.
+    end: Option<Instant>,
+    /// How often everybody was asked.
+    asked: u32,
+    /// Those all of whose Envoys have taken it.
+    taken: BTreeSet<usize>,
+    /// Those who said behind the end that nobody is left.
     sure: BTreeSet<usize>,
 }
 
 impl Known {
     fn new(ids: Vec<String>, replicas: usize) -> Self {
-        Self { ids, answers: vec![None; replicas], holds: vec![Duration::ZERO; replicas], quiet: None }
+        Self {
+            ids,
+            answers: vec![None; replicas],
+            holds: vec![Duration::ZERO; replicas],
+            moments: vec![None; replicas],
+            quiet: None,
+        }
     }
 
     fn left(&self) -> BTreeMap<String, Left> {
@@ -177,13 +205,20 @@ impl Known {
 
     /// Takes what a replica said. Returns who is left, and whether it is sure that nobody is.
     fn take(&mut self, news: News, now: Instant) -> (BTreeMap<String, Left>, bool) {
-        let News { replica, asked, heard } = news;
+        let News { replica, asked, behind, heard } = news;
+        let moment = heard.as_ref().map(|heard| heard.moment);
+        let is_anew = self.moments[replica].map(|old| old.process) != moment.map(|new| new.process);
+        self.moments[replica] = moment;
         let (answer, hold) = heard.map(|heard| (heard.answer, heard.hold)).unzip();
         self.answers[replica] = answer;
         self.holds[replica] = hold.unwrap_or_default();
         let left = self.left();
-        if !left.values().all(Left::is_empty) {
+        let nobody = left.values().all(|left| left.players == Some(0));
+        let is_taken = left.values().all(|left| left.not_taken_by.is_empty());
+        if is_anew || !nobody || !is_taken {
             self.quiet = None;
+        }
+        if !nobody {
             return (left, false);
         }
         let hold = self.holds.iter().max().copied().unwrap_or_default();
@@ -191,26 +226,41 @@ impl Known {
             return (left, true);
         }
         let quiet = self.quiet.get_or_insert_with(|| Quiet {
-            until: now + hold,
-            is_asked: false,
+            behind: self.moments.clone(),
+            middle: now + hold / QUIET,
+            end: None,
+            asked: 0,
+            taken: BTreeSet::new(),
             sure: BTreeSet::new(),
         });
-        if asked >= quiet.until {
+        let all = self.answers.len();
+        if is_taken && behind.is_some() && behind == quiet.behind[replica] {
+            quiet.taken.insert(replica);
+            if quiet.taken.len() == all {
+                quiet.end.get_or_insert(now + hold / QUIET);
+            }
+        }
+        if quiet.end.is_some_and(|end| asked >= end) {
             quiet.sure.insert(replica);
         }
-        (left, quiet.sure.len() == self.answers.len())
+        (left, quiet.sure.len() == all)
     }
 
     /// When everybody is to be asked once more, if that is not done.
     fn due(&self) -> Option<Instant> {
-        self.quiet.as_ref().filter(|quiet| !quiet.is_asked).map(|quiet| quiet.until)
+        let quiet = self.quiet.as_ref()?;
+        match quiet.asked {
+            0 => Some(quiet.middle),
+            1 => quiet.end,
+            _ => None,
+        }
     }
 
-    /// Everybody is being asked once more.
-    fn ask(&mut self) {
-        if let Some(quiet) = &mut self.quiet {
-            quiet.is_asked = true;
-        }
+    /// Everybody is being asked once more. Returns which changes each is to be asked about.
+    fn ask(&mut self) -> Vec<Option<Moment>> {
+        let Some(quiet) = &mut self.quiet else { return vec![None; self.answers.len()] };
+        quiet.asked += 1;
+        quiet.behind.clone()
     }
 }
 
@@ -219,10 +269,10 @@ async fn watch(replica: usize, admin: String, ids: Vec<String>, news: mpsc::Send
     let mut tag = Value::Null;
     loop {
         let asked = Instant::now();
-        let heard = ask(&admin, &ids, &tag, HOLD).await;
+        let heard = ask(&admin, &ids, &tag, None, HOLD).await;
         let failed = heard.is_none();
         tag = heard.as_ref().map(|heard| heard.tag.clone()).unwrap_or_default();
-        if news.send(News { replica, asked, heard }).await.is_err() {
+        if news.send(News { replica, asked, behind: None, heard }).await.is_err() {
             return;
         }
         if failed {
@@ -231,17 +281,30 @@ async fn watch(replica: usize, admin: String, ids: Vec<String>, news: mpsc::Send
     }
 }
 
-/// Tells what a replica says now.
-async fn look(replica: usize, admin: String, ids: Vec<String>, news: mpsc::Sender<News>) {
+/// Tells what a replica says now, of these changes too.
+async fn look(
+    replica: usize,
+    admin: String,
+    ids: Vec<String>,
+    behind: Option<Moment>,
+    news: mpsc::Sender<News>,
+) {
     let asked = Instant::now();
-    let heard = ask(&admin, &ids, &Value::Null, 0).await;
+    let heard = ask(&admin, &ids, &Value::Null, behind, 0).await;
     // Nobody listens any more when the wait is over.
-    _ = news.send(News { replica, asked, heard }).await;
+    _ = news.send(News { replica, asked, behind, heard }).await;
 }
 
 /// An answer with another tag than this, or any after so many seconds; none in time is none.
-async fn ask(admin: &str, ids: &[String], unlike: &Value, seconds: u64) -> Option<Heard> {
-    let question = json!({ "of": ids, "unlike": unlike, "wait": seconds });
+async fn ask(
+    admin: &str,
+    ids: &[String],
+    unlike: &Value,
+    behind: Option<Moment>,
+    seconds: u64,
+) -> Option<Heard> {
+    let behind = behind.map(|moment| moment.revision);
+    let question = json!({ "of": ids, "unlike": unlike, "wait": seconds, "behind": behind });
     let limit = Duration::from_secs(seconds) + PATIENCE;
     let answer = timeout(limit, client::post_json(admin, "/api/sessions", &question)).await.ok()?.ok()?;
     Heard::read(answer)
@@ -337,13 +400,23 @@ mod tests {
 
     const INTERVAL: Duration = Duration::from_secs(5);
 
+    const MOMENT: Moment = Moment { process: 1, revision: 7 };
+
     /// An answer of replica `replica`, asked at `asked`: a server in this mode with so many sessions, or none.
     fn news(replica: usize, asked: Instant, server: Option<(&str, u64)>) -> News {
         let row = |(mode, sessions): (&str, u64)| json!({ "id": "a", "mode": mode, "sessions": sessions, "reported_sessions": sessions });
         let rows: Vec<Value> = server.map(row).into_iter().collect();
-        let answer = json!({ "servers": rows, "unknown": [], "reporting": ["envoy"],
-            "report_interval_seconds": INTERVAL.as_secs_f64(), "tag": "t" });
-        News { replica, asked, heard: Heard::read(answer) }
+        let answer = json!({ "servers": rows, "unknown": [], "reporting": ["envoy"], "process": MOMENT.process,
+            "revision": MOMENT.revision, "report_interval_seconds": INTERVAL.as_secs_f64(), "tag": "t" });
+        News { replica, asked, behind: None, heard: Heard::read(answer) }
+    }
+
+    /// The same of an empty server, to a question that is about changes: these Envoys have not taken them.
+    fn look(replica: usize, asked: Instant, not_taken_by: &[&str]) -> News {
+        let mut news = news(replica, asked, Some(("draining", 0)));
+        let row = &mut news.heard.as_mut().unwrap().answer.servers[0];
+        row.not_taken_by = not_taken_by.iter().map(|name| (*name).to_owned()).collect();
+        News { behind: Some(MOMENT), ..news }
     }
 
     fn known(replicas: usize) -> Known {
@@ -358,30 +431,68 @@ mod tests {
             known.take(news(0, after(asked), Some(("draining", sessions))), after(asked)).1
         };
         assert!(!take(&mut known, 0, 0), "who came behind the last report is not in it");
-        assert_eq!(known.due(), Some(after(2)));
+        assert_eq!(known.due(), Some(after(1)));
         assert!(!take(&mut known, 1, 1), "there he is");
         assert_eq!(known.due(), None);
         assert!(!take(&mut known, 2, 0));
         assert!(!take(&mut known, 3, 0), "it began anew");
+        assert_eq!(known.due(), Some(after(3)));
+        assert_eq!(known.ask(), [Some(MOMENT)]);
+        assert_eq!(known.due(), None);
+        assert!(!known.take(look(0, after(3), &[]), after(3)).1, "a report of behind that is to come");
         assert_eq!(known.due(), Some(after(4)));
-        known.ask();
-        assert_eq!(known.due(), None, "they are asked once");
+        assert_eq!(known.ask(), [Some(MOMENT)]);
+        assert_eq!(known.due(), None, "they are asked twice");
         assert!(take(&mut known, 4, 0));
+    }
+
+    #[test]
+    fn an_envoy_that_is_behind_may_let_somebody_in() {
+        let (mut known, start) = (known(1), Instant::now());
+        let after = |intervals: u32| start + intervals * INTERVAL;
+        let empty = Some(("draining", 0));
+        assert!(!known.take(news(0, after(0), empty), after(0)).1);
+        known.ask();
+        let (left, is_empty) = known.take(look(0, after(1), &["x"]), after(1));
+        assert!(!is_empty && left["a"].to_string().contains("not taken by x"), "{left:?}");
+        assert_eq!(known.due(), Some(after(2)), "it is asked again soon");
+        assert!(!known.take(news(0, after(3), empty), after(3)).1, "nobody was asked about it");
+        known.ask();
+        assert!(!known.take(look(0, after(3), &[]), after(3)).1);
+        assert_eq!(known.due(), Some(after(4)));
+        assert!(known.take(look(0, after(4), &[]), after(4)).1);
+    }
+
+    #[test]
+    fn a_replica_that_starts_anew_counts_anew() {
+        let (mut known, start) = (known(1), Instant::now());
+        let end = start + 2 * INTERVAL;
+        assert!(!known.take(news(0, start, Some(("draining", 0))), start).1);
+        known.ask();
+        let mut other = look(0, end, &[]);
+        other.heard.as_mut().unwrap().moment.process = 2;
+        assert!(!known.take(other, end).1, "its revisions are others");
+        assert_eq!(known.due(), Some(end + INTERVAL));
     }
 
     #[test]
     fn every_replica_has_to_say_so_behind_it() {
         let (mut known, start) = (known(2), Instant::now());
-        let end = start + 2 * INTERVAL;
+        let (middle, end) = (start + INTERVAL, start + 2 * INTERVAL);
         let empty = Some(("open", 0));
         assert!(!known.take(news(0, start, empty), start).1, "the other has not answered");
         assert_eq!(known.due(), None);
         assert!(!known.take(news(1, start, empty), start).1);
+        assert_eq!(known.due(), Some(middle));
+        known.ask();
+        assert!(!known.take(look(0, middle, &[]), middle).1);
+        assert_eq!(known.due(), None, "the other's Envoys may be behind");
+        assert!(!known.take(look(1, middle, &[]), middle).1);
         assert_eq!(known.due(), Some(end));
-        assert!(!known.take(news(0, end, empty), end).1);
-        assert!(!known.take(news(1, start, empty), end).1, "it was asked before");
-        assert!(known.take(news(1, end, empty), end).1);
-        let silent = News { replica: 0, asked: end, heard: None };
+        assert!(!known.take(look(0, end, &[]), end).1);
+        assert!(!known.take(look(1, start, &[]), end).1, "it was asked before");
+        assert!(known.take(look(1, end, &[]), end).1);
+        let silent = News { replica: 0, asked: end, behind: None, heard: None };
         assert!(!known.take(silent, end).1);
     }
 

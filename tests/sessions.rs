@@ -14,6 +14,7 @@ use testkit::gate::{comes_from, envoy, until};
 use testkit::players::{Game, Player};
 use testkit::proxy::Pipe;
 use testkit::tidegate::{BINARY, Launch, Tidegate};
+use testkit::wire::Wire;
 use testkit::{LIMIT, eventually};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
@@ -221,6 +222,26 @@ async fn who_came_behind_the_last_report_is_waited_for() {
     waiting.says("players left: 1 on 1 of 1: default/arena-0 1").await;
     player.plays().await;
     assert!(player.leave().await.is_clean());
+    waiting.says("empty").await;
+    assert_eq!(waiting.code().await, Some(0));
+}
+
+#[tokio::test]
+async fn an_envoy_that_has_not_taken_the_drain_is_waited_for() {
+    let hall = Hall::open().await;
+    let launch = Launch::fleet(&hall.fleet.path()).with(&["--report-interval", "1s"]);
+    let other = Tidegate::launch(launch).await;
+    // An Envoy may report to one replica and be told by another: there it takes its time.
+    let _one = hall.envoy("one", hall.tidegate.xds).await;
+    let mut told = Wire::synced(other.xds, "one", "default").await;
+    hall.says(json!(0), 0).await;
+    hall.fleet.put(&annotated(&server("arena-0", hall.games[0].port), "drain", "true"));
+    let drain = told.next().await.unwrap().expect("it is sent");
+    let mut waiting = wait_at(&[&hall.tidegate, &other], &["arena-0"]);
+    waiting
+        .says("players left: 0 on 1 of 1: default/arena-0 0 (the last changes are not taken by one)")
+        .await;
+    told.ack(&drain).await;
     waiting.says("empty").await;
     assert_eq!(waiting.code().await, Some(0));
 }

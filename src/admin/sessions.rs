@@ -14,13 +14,15 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{Admin, gone, problem};
 use crate::envoys::{Coverage, Sessions};
 use crate::model::Server;
-use crate::snapshot::Kind;
+use crate::snapshot::{Kind, Revision};
 use crate::translate;
 
 /// Most servers of one question.
 const MAX_SERVERS: usize = 10_000;
 /// Longest wait, in seconds.
 const MAX_WAIT: u64 = 60;
+/// Most Envoys that a row names.
+const MAX_NAMED: usize = 100;
 /// Servers that the engine is asked for at once: it commits nothing meanwhile.
 const SLICE: usize = 256;
 /// What comes meanwhile is looked at together: a thousand Envoys report two hundred times a second.
@@ -38,6 +40,8 @@ pub(super) struct Question {
     unlike: Option<String>,
     /// For so many seconds at most.
     wait: u64,
+    /// A `revision` of this `process`: Envoys that have not taken everything up to it are named.
+    behind: Option<Revision>,
 }
 
 /// A server, by what whoever waits for it needs.
@@ -48,6 +52,9 @@ struct Row {
     mode: &'static str,
     #[serde(flatten)]
     sessions: Sessions,
+    /// Envoys of its gateways that have not acknowledged all that was asked for by `behind`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    not_taken_by: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -120,13 +127,19 @@ impl Admin {
         Some((found, unknown))
     }
 
-    fn rows(&self, found: &[Arc<Server>], unknown: Vec<String>) -> Rows {
+    fn rows(&self, question: &Question, found: &[Arc<Server>], unknown: Vec<String>) -> Rows {
         let coverage = self.envoys.coverage();
+        let behind = question.behind.map(|revision| self.envoys.behind(revision)).unwrap_or_default();
         let rows = found.iter().map(|server| Row {
             id: server.id.to_string(),
             fleet: server.fleet().to_owned(),
             mode: server.desired.mode.word(),
             sessions: self.sessions(server, &translate::cluster_name(&server.id), &coverage),
+            not_taken_by: {
+                let gateways = &server.desired.gateways;
+                let late = behind.iter().filter(|node| gateways.include(Some(&node.gateway)));
+                late.map(|node| node.id.clone()).take(MAX_NAMED).collect()
+            },
         });
         let servers = rows.collect();
         let report_interval_seconds = self.report_interval.as_secs_f64();
@@ -200,10 +213,17 @@ pub(super) async fn sessions(State(admin): State<Admin>, Json(question): Json<Qu
             );
             return problem(StatusCode::BAD_REQUEST, why);
         }
-        let Ok(mut answer) = serde_json::to_value(admin.rows(&found, unknown)) else { return gone() };
+        // Before the rows: what they tell is not older.
+        let revision = admin.store.revision();
+        let Ok(mut answer) = serde_json::to_value(admin.rows(&question, &found, unknown)) else {
+            return gone();
+        };
         let tag = format!("{:016x}", xxh3_64(answer.to_string().as_bytes()));
         if question.unlike.as_ref() != Some(&tag) || Instant::now() >= until {
             answer["tag"] = tag.into();
+            // No part of the tag: they alone are no other answer.
+            answer["revision"] = revision.into();
+            answer["process"] = admin.process.into();
             return Json(answer).into_response();
         }
         let news = async {

@@ -34,6 +34,9 @@ pub struct Row {
     /// Players whom Envoys count no more.
     #[serde(default)]
     pub uncounted_sessions: u64,
+    /// Envoys that have not taken what was asked about.
+    #[serde(default)]
+    pub not_taken_by: Vec<String>,
 }
 
 /// Who is left on a server.
@@ -49,6 +52,9 @@ pub struct Left {
     /// Players whom Envoy counts no more since the server's cluster changed.
     #[serde(skip_serializing_if = "is_zero")]
     pub uncounted: u64,
+    /// Envoys that may still let somebody in: they have not taken the last changes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_taken_by: Vec<String>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference to the field")]
@@ -57,29 +63,38 @@ fn is_zero(number: &u64) -> bool {
 }
 
 impl Left {
-    /// True when it is known that nobody is left.
+    /// True when it is known that nobody is left, and nobody comes by an Envoy that is behind.
     pub fn is_empty(&self) -> bool {
-        self.players == Some(0)
+        self.players == Some(0) && self.not_taken_by.is_empty()
     }
 }
 
 impl fmt::Display for Left {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(players) = self.players {
-            return write!(f, "{players}");
+            write!(f, "{players}")?;
+            if !self.not_taken_by.is_empty() {
+                write!(f, " (the last changes are not taken by {})", names(&self.not_taken_by))?;
+            }
+            return Ok(());
         }
         write!(f, "{} or more", self.at_least)?;
         if self.uncounted > 0 {
             let uncounted = self.uncounted;
             return write!(f, " ({uncounted} came before its cluster changed, Envoy counts them no more)");
         }
-        match self.unreported_by.split_at_checked(MAX_NAMED) {
-            _ if self.unreported_by.is_empty() => write!(f, " (no Envoy reports it)"),
-            Some((named, more)) if !more.is_empty() => {
-                write!(f, " (no report of {} and {} more)", named.join(", "), more.len())
-            }
-            _ => write!(f, " (no report of {})", self.unreported_by.join(", ")),
+        if self.unreported_by.is_empty() {
+            return write!(f, " (no Envoy reports it)");
         }
+        write!(f, " (no report of {})", names(&self.unreported_by))
+    }
+}
+
+/// The first of these, and how many more there are.
+fn names(all: &[String]) -> String {
+    match all.split_at_checked(MAX_NAMED) {
+        Some((named, more)) if !more.is_empty() => format!("{} and {} more", named.join(", "), more.len()),
+        _ => all.join(", "),
     }
 }
 
@@ -119,6 +134,7 @@ fn of_one(rows: &[(usize, &Row)], answers: &[Option<Answer>], are_all_here: bool
     let unreported_by: BTreeSet<String> = unreported.collect();
     let at_least = rows.iter().map(|(_, row)| row.reported_sessions).sum();
     let uncounted = rows.iter().map(|(_, row)| row.uncounted_sessions).sum();
+    let not_taken_by: BTreeSet<String> = rows.iter().flat_map(|(_, row)| row.not_taken_by.clone()).collect();
     // A replica without any Envoy knows nothing of it, and adds nothing.
     let is_known = are_all_here
         && unreported_by.is_empty()
@@ -129,6 +145,7 @@ fn of_one(rows: &[(usize, &Row)], answers: &[Option<Answer>], are_all_here: bool
         at_least,
         unreported_by: unreported_by.into_iter().collect(),
         uncounted,
+        not_taken_by: not_taken_by.into_iter().collect(),
     }
 }
 
@@ -142,7 +159,7 @@ mod tests {
             sessions,
             reported_sessions: reported,
             unreported_by: unreported.iter().map(|name| (*name).to_owned()).collect(),
-            uncounted_sessions: 0,
+            ..Row::default()
         }
     }
 
@@ -174,6 +191,16 @@ mod tests {
         assert_eq!(left(&[Some(one.clone()), Some(other)]).players, Some(2));
         let late = answer(Some(row(None, 0, &["x"])), &["x"]);
         assert_eq!(left(&[Some(one), Some(late)]).players, None, "and is missed while it is late there");
+    }
+
+    #[test]
+    fn who_may_still_let_somebody_in_is_waited_for() {
+        let mut behind = row(None, 0, &["x"]);
+        behind.not_taken_by = vec!["x".to_owned()];
+        // Its reports go to one replica, what it is told comes from the other.
+        let left = left(&[Some(answer(Some(row(Some(0), 0, &[])), &["x"])), Some(answer(Some(behind), &[]))]);
+        assert_eq!((left.players, left.is_empty()), (Some(0), false));
+        assert_eq!(left.to_string(), "0 (the last changes are not taken by x)");
     }
 
     #[test]

@@ -436,7 +436,8 @@ fn told(change: Change) -> String {
 /// Seconds of a run, for a bar.
 pub(super) fn seconds(work: &Work) -> usize {
     let rounds = work.rounds.iter().map(|round| work.quiet + round.length + REST.min(round.length));
-    usize::try_from(rounds.sum::<Duration>().as_secs()).unwrap_or_default()
+    // And some for the players to come in and the end.
+    usize::try_from(rounds.sum::<Duration>().as_secs()).unwrap_or_default() + 5
 }
 
 #[cfg(test)]
