@@ -4,8 +4,9 @@
 //! soon as it is known that the last player has left, and costs next to nothing meanwhile.
 //!
 //! A report tells of the time before it. Whoever came behind the last one is in none yet, and a drain that was said a moment
-//! ago may not have reached an Envoy. So nobody may be seen for two report intervals: in the first one every Envoy has to
-//! take all that is known when it begins, in the second each reports, and answers given behind that must still see nobody.
+//! ago may not have reached an Envoy. So nobody may be seen for two report intervals: by the end of the first one
+//! every Envoy has to have taken all that its replica knew in the middle of it, in the second each reports, and answers given
+//! behind that must still see nobody.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, Write};
@@ -174,14 +175,14 @@ struct Known {
 
 /// A time in which nobody is seen.
 struct Quiet {
-    /// What each replica knew when it began.
-    behind: Vec<Option<Moment>>,
-    /// Everybody is asked then whether all Envoys have taken that, ...
-    middle: Instant,
+    /// Everybody is asked at the first of these times what is known, and at the second whether all Envoys have taken that, ...
+    looks: [Instant; 2],
     /// ... and then, where they have, whether anybody is there.
     end: Option<Instant>,
     /// How often everybody was asked.
-    asked: u32,
+    asked: usize,
+    /// What each replica knew when they were asked first.
+    behind: Vec<Option<Moment>>,
     /// Those all of whose Envoys have taken it.
     taken: BTreeSet<usize>,
     /// Those who said behind the end that nobody is left.
@@ -226,10 +227,10 @@ impl Known {
             return (left, true);
         }
         let quiet = self.quiet.get_or_insert_with(|| Quiet {
-            behind: self.moments.clone(),
-            middle: now + hold / QUIET,
+            looks: [now + hold / QUIET / 2, now + hold / QUIET],
             end: None,
             asked: 0,
+            behind: vec![None; self.answers.len()],
             taken: BTreeSet::new(),
             sure: BTreeSet::new(),
         });
@@ -250,9 +251,8 @@ impl Known {
     fn due(&self) -> Option<Instant> {
         let quiet = self.quiet.as_ref()?;
         match quiet.asked {
-            0 => Some(quiet.middle),
-            1 => quiet.end,
-            _ => None,
+            2 => quiet.end,
+            asked => quiet.looks.get(asked).copied(),
         }
     }
 
@@ -260,6 +260,9 @@ impl Known {
     fn ask(&mut self) -> Vec<Option<Moment>> {
         let Some(quiet) = &mut self.quiet else { return vec![None; self.answers.len()] };
         quiet.asked += 1;
+        if quiet.asked == quiet.looks.len() {
+            quiet.behind.clone_from(&self.moments);
+        }
         quiet.behind.clone()
     }
 }
@@ -431,18 +434,17 @@ mod tests {
             known.take(news(0, after(asked), Some(("draining", sessions))), after(asked)).1
         };
         assert!(!take(&mut known, 0, 0), "who came behind the last report is not in it");
-        assert_eq!(known.due(), Some(after(1)));
+        assert_eq!(known.due(), Some(start + INTERVAL / 2));
         assert!(!take(&mut known, 1, 1), "there he is");
         assert_eq!(known.due(), None);
         assert!(!take(&mut known, 2, 0));
         assert!(!take(&mut known, 3, 0), "it began anew");
-        assert_eq!(known.due(), Some(after(3)));
-        assert_eq!(known.ask(), [Some(MOMENT)]);
-        assert_eq!(known.due(), None);
+        assert_eq!((known.ask(), known.due()), (vec![None], Some(after(3))));
+        assert_eq!((known.ask(), known.due()), (vec![Some(MOMENT)], None));
         assert!(!known.take(look(0, after(3), &[]), after(3)).1, "a report of behind that is to come");
         assert_eq!(known.due(), Some(after(4)));
         assert_eq!(known.ask(), [Some(MOMENT)]);
-        assert_eq!(known.due(), None, "they are asked twice");
+        assert_eq!(known.due(), None, "they are asked three times");
         assert!(take(&mut known, 4, 0));
     }
 
@@ -452,11 +454,12 @@ mod tests {
         let after = |intervals: u32| start + intervals * INTERVAL;
         let empty = Some(("draining", 0));
         assert!(!known.take(news(0, after(0), empty), after(0)).1);
-        known.ask();
+        assert_eq!((known.ask(), known.ask()), (vec![None], vec![Some(MOMENT)]));
         let (left, is_empty) = known.take(look(0, after(1), &["x"]), after(1));
         assert!(!is_empty && left["a"].to_string().contains("not taken by x"), "{left:?}");
-        assert_eq!(known.due(), Some(after(2)), "it is asked again soon");
+        assert_eq!(known.due(), Some(after(1) + INTERVAL / 2), "it is asked again soon");
         assert!(!known.take(news(0, after(3), empty), after(3)).1, "nobody was asked about it");
+        assert_eq!((known.ask(), known.due()), (vec![None], Some(after(2))));
         known.ask();
         assert!(!known.take(look(0, after(3), &[]), after(3)).1);
         assert_eq!(known.due(), Some(after(4)));
@@ -468,11 +471,24 @@ mod tests {
         let (mut known, start) = (known(1), Instant::now());
         let end = start + 2 * INTERVAL;
         assert!(!known.take(news(0, start, Some(("draining", 0))), start).1);
-        known.ask();
+        assert_eq!((known.ask(), known.ask()), (vec![None], vec![Some(MOMENT)]));
         let mut other = look(0, end, &[]);
         other.heard.as_mut().unwrap().moment.process = 2;
         assert!(!known.take(other, end).1, "its revisions are others");
-        assert_eq!(known.due(), Some(end + INTERVAL));
+        assert_eq!(known.due(), Some(end + INTERVAL / 2));
+    }
+
+    #[test]
+    fn what_a_replica_hears_meanwhile_is_asked_about_too() {
+        let (mut known, start) = (known(1), Instant::now());
+        assert!(!known.take(news(0, start, Some(("open", 0))), start).1);
+        known.ask();
+        let mut newer = news(0, start, Some(("draining", 0)));
+        newer.heard.as_mut().unwrap().moment.revision = 8;
+        assert!(!known.take(newer, start).1);
+        assert_eq!(known.ask(), [Some(Moment { revision: 8, ..MOMENT })]);
+        assert!(!known.take(look(0, start, &[]), start).1);
+        assert_eq!(known.due(), None, "that was about what was known before");
     }
 
     #[test]
@@ -483,7 +499,7 @@ mod tests {
         assert!(!known.take(news(0, start, empty), start).1, "the other has not answered");
         assert_eq!(known.due(), None);
         assert!(!known.take(news(1, start, empty), start).1);
-        assert_eq!(known.due(), Some(middle));
+        assert_eq!((known.ask(), known.due()), (vec![None; 2], Some(middle)));
         known.ask();
         assert!(!known.take(look(0, middle, &[]), middle).1);
         assert_eq!(known.due(), None, "the other's Envoys may be behind");

@@ -43,6 +43,12 @@ impl Hall {
         Self { tidegate: Tidegate::launch(launch).await, fleet, games }
     }
 
+    /// Another replica on the same fleet, whose Envoys report each second.
+    async fn replica(&self) -> Tidegate {
+        let launch = Launch::fleet(&self.fleet.path()).with(&["--report-interval", "1s"]);
+        Tidegate::launch(launch).await
+    }
+
     /// An Envoy that serves both.
     async fn envoy(&self, name: &str, xds: SocketAddr) -> Envoy {
         let mut envoy = envoy(&xds.to_string(), &["--node-id", name]).await;
@@ -229,8 +235,7 @@ async fn who_came_behind_the_last_report_is_waited_for() {
 #[tokio::test]
 async fn an_envoy_that_has_not_taken_the_drain_is_waited_for() {
     let hall = Hall::open().await;
-    let launch = Launch::fleet(&hall.fleet.path()).with(&["--report-interval", "1s"]);
-    let other = Tidegate::launch(launch).await;
+    let other = hall.replica().await;
     // An Envoy may report to one replica and be told by another: there it takes its time.
     let _one = hall.envoy("one", hall.tidegate.xds).await;
     let mut told = Wire::synced(other.xds, "one", "default").await;
@@ -326,8 +331,7 @@ async fn a_wait_says_who_is_left_and_what_it_does_not_know() {
 #[tokio::test]
 async fn a_wait_sums_the_replicas_it_is_told_of() {
     let hall = Hall::open().await;
-    let launch = Launch::fleet(&hall.fleet.path()).with(&["--report-interval", "1s"]);
-    let other = Tidegate::launch(launch).await;
+    let other = hall.replica().await;
     let _one = hall.envoy("one", hall.tidegate.xds).await;
     let two = hall.envoy("two", other.xds).await;
     let player = join(&two).await;

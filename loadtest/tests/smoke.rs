@@ -148,14 +148,19 @@ async fn kube_counts_what_is_heard_told_and_written() {
     }
 }
 
-#[tokio::test]
-async fn soak_drops_nobody_but_with_his_own_server_through_churn_and_crashes() {
-    let words = "soak --servers 12 --players 30 --rate 5 --changes 900 --quiet 1s --churn 10s --kill-every 4s --seed 4";
+/// What a soak that ends well writes of itself, into a folder that it makes.
+async fn recorded(words: &str) -> Value {
     let folder = tempfile::tempdir().unwrap();
     let json = folder.path().join("not/there/yet/run.json");
     let (is_well, out) = soak(words, &[OsStr::new("--json"), json.as_os_str()]).await;
     assert!(is_well, "{out}");
-    let run: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn soak_drops_nobody_but_with_his_own_server_through_churn_and_crashes() {
+    let words = "soak --servers 12 --players 30 --rate 5 --changes 900 --quiet 1s --churn 10s --kill-every 4s --seed 4";
+    let run = recorded(words).await;
     assert_eq!(run["seed"], 4);
     let lane = &run["lanes"][0];
     let list = |name: &str| lane[name].as_array().unwrap().clone();
@@ -181,11 +186,7 @@ async fn soak_drops_nobody_but_with_his_own_server_through_churn_and_crashes() {
 #[tokio::test]
 async fn soak_is_quiet_again_before_each_round_of_a_longer_churn() {
     let words = "soak --servers 4 --players 10 --rate 5 --changes 600 --quiet 2s --churn 4s --round 2s --faults kill --kill-every 1s --seed 4";
-    let folder = tempfile::tempdir().unwrap();
-    let json = folder.path().join("run.json");
-    let (is_well, out) = soak(words, &[OsStr::new("--json"), json.as_os_str()]).await;
-    assert!(is_well, "{out}");
-    let run: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    let run = recorded(words).await;
     let marks = run["lanes"][0]["marks"].as_array().unwrap();
     let of = |kind: &'static str| marks.iter().filter(move |mark| mark["kind"] == kind);
     let (at, what) = (|mark: &Value| mark["at_ms"].as_u64().unwrap(), |mark: &Value| mark["what"].clone());
