@@ -110,16 +110,14 @@ async fn attend(mut stream: TcpStream, name: &str, counts: &Counts) -> std::io::
             let answer = format!(
                 "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-accept: {accept}\r\nx-server: {name}\r\n\r\n"
             );
-            stream.write_all(answer.as_bytes()).await?;
+            // Before the answer: who has it is counted.
             counts.open.fetch_add(1, Ordering::SeqCst);
-            let mut socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
-            while let Some(Ok(message)) = socket.next().await {
-                if message.is_text() && socket.send(message).await.is_err() {
-                    break;
-                }
+            let greeted = stream.write_all(answer.as_bytes()).await;
+            if greeted.is_ok() {
+                echo(stream).await;
             }
             counts.open.fetch_sub(1, Ordering::SeqCst);
-            return Ok(());
+            return greeted;
         }
         counts.requests.fetch_add(1, Ordering::SeqCst);
         let path = head.split(' ').nth(1).unwrap_or_default();
@@ -129,6 +127,16 @@ async fn attend(mut stream: TcpStream, name: &str, counts: &Counts) -> std::io::
             body.len()
         );
         stream.write_all(answer.as_bytes()).await?;
+    }
+}
+
+/// Says again what a player says, until he goes.
+async fn echo(stream: TcpStream) {
+    let mut socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
+    while let Some(Ok(message)) = socket.next().await {
+        if message.is_text() && socket.send(message).await.is_err() {
+            break;
+        }
     }
 }
 
